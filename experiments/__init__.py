@@ -1,0 +1,1 @@
+"""Programs, configs, launchers and benchmarks: where flags and configs end."""

@@ -1,0 +1,241 @@
+"""Runs the stages of a config, and goes on where they stopped.
+
+python -m experiments.run --config=experiments/configs/NAME.py[:arg] \
+    --workdir=DIR [--config.a.b=value] [--dry_run]
+"""
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import importlib.metadata
+import json
+import logging
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from absl import app, flags
+from ml_collections import config_dict, config_flags
+from rich.console import Console
+
+from experiments import settings
+from experiments.resolve import resolve
+from research.evaluation import report, summary
+from research.training.metrics import replace_file
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "The recipe: a file and, behind a colon, its argument."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept.")
+_DRY_RUN = flags.DEFINE_bool(
+  "dry_run", False, "Check the config, say what would run, and stop."
+)
+
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+console = Console()
+
+
+class Mistake(Exception):
+  """Something that the user can mend; it is told in one line."""
+
+
+def _commit() -> str:
+  """Returns the commit of this code, "+" behind it where files differ."""
+  here = pathlib.Path(__file__).parent
+  git = lambda *args: subprocess.run(
+    ["git", *args], cwd=here, capture_output=True, text=True, check=False
+  )
+  head = git("rev-parse", "--short", "HEAD")
+  if head.returncode:
+    return "unknown"
+  dirty = git("status", "--porcelain", "--untracked-files=no").stdout
+  return head.stdout.strip() + ("+" if dirty else "")
+
+
+def _changes(old: Any, new: Any, where: str = "") -> list[str]:
+  if isinstance(old, dict) and isinstance(new, dict):
+    names = sorted(set(old) | set(new))
+    lines = [
+      _changes(old.get(n), new.get(n), f"{where}.{n}" if where else n)
+      for n in names
+    ]
+    return [line for part in lines for line in part]
+  return [] if old == new else [f"{where}: {old!r} is now {new!r}"]
+
+
+def _record_config(config: dict[str, Any], workdir: pathlib.Path) -> None:
+  """Writes config.json, or compares with the one that is there.
+
+  Raises:
+    Mistake: the workdir holds a run of another config.
+  """
+  path = workdir / "config.json"
+  if path.exists():
+    before = json.loads(path.read_text())["config"]
+    if changed := _changes(before, config):
+      raise Mistake(
+        f"{workdir} holds a run of another config ({'; '.join(changed[:5])}): "
+        "use another --workdir, or remove this one"
+      )
+    return
+  versions = {p: importlib.metadata.version(p) for p in PACKAGES}
+  about = {
+    "config": config,
+    "commit": _commit(),
+    "versions": versions,
+    "device": jax.devices()[0].device_kind,
+    "started": datetime.datetime.now(datetime.UTC).isoformat(),
+  }
+  replace_file(path, json.dumps(about, indent=2).encode())
+
+
+@contextlib.contextmanager
+def _claimed(workdir: pathlib.Path) -> Iterator[None]:
+  """Makes the workdir and holds it: two runs in one would mix."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    lock = (workdir / ".lock").open("w")
+  except OSError as error:
+    raise Mistake(
+      f"--workdir={workdir} cannot be written ({error.strerror}): choose "
+      "another"
+    ) from error
+  with lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise Mistake(f"another run is using --workdir={workdir}") from error
+    yield
+
+
+def plan(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+  """Returns (module, its Config) of each stage, in order.
+
+  Raises:
+    ValueError: something in the config is unknown, missing or of a wrong type.
+  """
+  shared = ("seed", "tokenizer", "model", "mesh")
+  known = {*shared, "data_dir", "stages", *config.get("stages", ())}
+  if unknown := sorted(set(config) - known):
+    raise ValueError(f"config.{unknown[0]} is unknown and no stage's name")
+  if absent := [name for name in (*shared, "stages") if name not in config]:
+    raise ValueError(f"config.{absent[0]} is missing")
+  given = {name: config[name] for name in shared}
+  run = settings.build(settings.Run, given)
+  settings.load_tokenizer(run)
+  stages = {}
+  for name in config["stages"]:
+    if name not in config:
+      raise ValueError(f"config.{name}, a stage of config.stages, is missing")
+    values = dict(config[name])
+    if "stage" not in values:
+      raise ValueError(f"config.{name}.stage is missing: a module's address")
+    module = resolve(values.pop("stage"))
+    built = settings.build(module.Config, values | {"run": run}, name)
+    stages[name] = (module, built)
+  return stages
+
+
+def _load(workdir: pathlib.Path, name: str) -> dict[str, Any] | None:
+  path = workdir / name / "done.json"
+  return json.loads(path.read_text()) if path.exists() else None
+
+
+def execute(config: dict[str, Any], workdir: pathlib.Path) -> dict[str, Any]:
+  """Runs what is not finished; returns the outputs of all stages, by name."""
+  stages = plan(config)
+  _record_config(config, workdir)
+  done: dict[str, Any] = {}
+  for name, (module, cfg) in stages.items():
+    folder = workdir / name
+    folder.mkdir(exist_ok=True)
+    outputs = _load(workdir, name)
+    if outputs is None:
+      outputs = module.run(cfg, dict(done), folder)
+      replace_file(folder / "done.json", json.dumps(outputs).encode())
+    else:
+      console.print(f"[bold]{name:>12}[/bold] done before")
+    done[name] = {"folder": str(folder), **outputs}
+  return done
+
+
+def finish(
+  config: dict[str, Any], workdir: pathlib.Path, done: dict[str, Any]
+) -> None:
+  """Writes summary.json and report.html, and shows the table."""
+  merged = {}
+  for outputs in done.values():
+    merged |= outputs.get("summary", {})
+  replace_file(
+    workdir / "summary.json", json.dumps(merged, indent=2).encode()
+  )
+  about = json.loads((workdir / "config.json").read_text())
+  path = report.write(
+    workdir / "report.html",
+    workdir,
+    title=workdir.name,
+    config=config,
+    commit=about["commit"],
+    seeds=[config["seed"]],
+    order=list(done),
+  )
+  if merged:
+    console.print(summary.table(merged))
+  console.print(f"report: {path}")
+
+
+def _dry_run(config: dict[str, Any], workdir: pathlib.Path) -> None:
+  stages = plan(config)
+  console.print_json(json.dumps(config))
+  run = next(iter(stages.values()))[1].run
+  console.print(settings.describe(run))
+  for name, (module, _) in stages.items():
+    state = "done" if _load(workdir, name) else "to do"
+    console.print(f"  {name}: {module.__name__}, {state}")
+
+
+def _one_line(error: BaseException) -> str | None:
+  """Returns the message for what a user can mend; None for a defect."""
+  if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    return f"the disk is full: {error}"
+  expected = (Mistake, ValueError, OSError, FloatingPointError, RuntimeError)
+  return str(error) if isinstance(error, expected) else None
+
+
+def main(argv: list[str]) -> None:
+  """Runs the config; a mistake of the user's costs one line and exit code 1."""
+  if len(argv) > 1:
+    sys.exit(f"error: {argv[1]!r} is no flag; configs are set by --config.a=b")
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+  logging.getLogger().setLevel(logging.WARNING)
+  config = config_dict.ConfigDict(_CONFIG.value).to_dict()
+  config = json.loads(json.dumps(config))
+  workdir = pathlib.Path(_WORKDIR.value)
+  try:
+    if _DRY_RUN.value:
+      return _dry_run(config, workdir)
+    with _claimed(workdir):
+      finish(config, workdir, execute(config, workdir))
+  except Exception as error:
+    line = _one_line(error)
+    if line is None:
+      raise
+    sys.exit(f"error: {line}")
+
+
+def parse(argv: list[str]) -> list[str]:
+  """Parses flags; a config that cannot be read costs one line, not a trace."""
+  flags.mark_flags_as_required(["config", "workdir"])
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=parse)

@@ -1,0 +1,146 @@
+"""A config becomes frozen dataclasses here, checked, and goes no further."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from research.data import text
+from research.models import presets, transformer
+from research.models.config import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+  """How many ways the devices split rows, parameters, heads and time."""
+
+  data: int = 1
+  fsdp: int = 1
+  tensor: int = 1
+  context: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What all stages of a run share."""
+
+  seed: int
+  tokenizer: str
+  model: Model
+  mesh: Mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Problems:
+  """A task's problems: its dotted address, a split and the task's own args."""
+
+  task: str
+  split: str
+  args: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plugin:
+  """A module by dotted address, and the arguments it is called with."""
+
+  name: str
+  args: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _wrong(where: str, value: Any, wanted: Any) -> ValueError:
+  name = getattr(wanted, "__name__", str(wanted))
+  return ValueError(
+    f"config.{where} is {value!r}, a {type(value).__name__}; {name} is wanted"
+  )
+
+
+def _scalar(kind: type, value: Any, where: str) -> Any:
+  if kind is float and type(value) is int:
+    return float(value)
+  if type(value) is not kind:  # a bool is no int here
+    raise _wrong(where, value, kind)
+  return value
+
+
+def _member(kind: Any, value: Any, where: str) -> Any:
+  """Builds a value of a Union, a Literal, a tuple or a dict type."""
+  origin, args = typing.get_origin(kind), typing.get_args(kind)
+  if origin in (typing.Union, types.UnionType):
+    if value is None and type(None) in args:
+      return None
+    rest = [a for a in args if a is not type(None)]
+    return build(rest[0], value, where)
+  if origin is Literal:
+    if value not in args:
+      raise _wrong(where, value, f"one of {args}")
+    return value
+  if not isinstance(value, Mapping if origin is dict else (tuple, list)):
+    raise _wrong(where, value, kind)
+  if origin is dict:
+    return {k: build(args[1], v, f"{where}.{k}") for k, v in value.items()}
+  return tuple(
+    build(args[0], v, f"{where}[{i}]") for i, v in enumerate(value)
+  )
+
+
+def build(kind: Any, value: Any, where: str = "") -> Any:
+  """Returns `value` as an instance of `kind`, a dataclass or a plain type.
+
+  Raises:
+    ValueError: a field is unknown, missing or of a wrong type; names it.
+  """
+  if kind is Any:
+    return value
+  if kind is Model and isinstance(value, Mapping):
+    return presets.make(**value)
+  if not dataclasses.is_dataclass(kind):
+    if typing.get_origin(kind) is None:
+      return _scalar(kind, value, where)
+    return _member(kind, value, where)
+  if isinstance(value, kind):  # type: ignore[arg-type]
+    return value
+  if not isinstance(value, Mapping):
+    raise _wrong(where, value, kind)
+  fields = {f.name: f for f in dataclasses.fields(kind)}
+  at = lambda name: f"{where}.{name}" if where else name
+  if unknown := sorted(set(value) - set(fields)):
+    raise ValueError(
+      f"config.{at(unknown[0])} is unknown; {where or 'the config'} has "
+      f"{', '.join(sorted(fields))}"
+    )
+  needed = [
+    name
+    for name, f in fields.items()
+    if f.default is f.default_factory is dataclasses.MISSING
+  ]
+  if missing := [name for name in needed if name not in value]:
+    raise ValueError(f"config.{at(missing[0])} is missing")
+  hints = typing.get_type_hints(kind)
+  return kind(**{n: build(hints[n], v, at(n)) for n, v in value.items()})
+
+
+def load_tokenizer(run: Run) -> text.Tokenizer:
+  """Returns the run's tokenizer.
+
+  Raises:
+    ValueError: the model's vocabulary is too small for it.
+  """
+  tokenizer = text.load_tokenizer(run.tokenizer)
+  if tokenizer.size > run.model.vocab:
+    raise ValueError(
+      f"the tokenizer {tokenizer.name!r} has {tokenizer.size} tokens and the "
+      f"model {run.model.vocab} rows: raise config.model.vocab"
+    )
+  return tokenizer
+
+
+def describe(run: Run) -> str:
+  """Returns one line on the model."""
+  model = run.model
+  return (
+    f"{transformer.count(model) / 1e6:.2f} M parameters: {model.layers} layers "
+    f"of width {model.width}, {model.kv_heads}x{model.groups} heads of "
+    f"{model.head_dim}, mlp {model.mlp}, vocabulary {model.vocab}, "
+    f"context {model.context}, {model.dtype}"
+  )

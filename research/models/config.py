@@ -1,0 +1,86 @@
+"""The shape of a decoder: every switch that a published family needs."""
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Rope:
+  """Rotary position embedding (RoFormer, 2104.09864) and its scalings.
+
+  `linear` divides every frequency by `factor` (2306.15595); `llama3` divides
+  the low ones and blends between; `yarn` ramps between both by wavelength and
+  sharpens attention (2309.00071). `original` is the context before scaling.
+  """
+
+  base: float = 10_000.0
+  scaling: Literal["none", "linear", "llama3", "yarn"] = "none"
+  factor: float = 1.0
+  original: int = 8192
+  low_frequency: float = 1.0
+  high_frequency: float = 4.0
+  beta_fast: float = 32.0
+  beta_slow: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A decoder-only transformer.
+
+  `window` bounds the attention of local layers; every `global_every`-th layer
+  sees all, and the others rotate by `local_rope`. `unit_offset` scales norms by
+  1 + w, `post_norm` adds a norm behind each sublayer, `embed_scale` multiplies
+  embeddings by sqrt(width) (all three: Gemma). `remat` names what the backward
+  pass recomputes: nothing, all but the matmul outputs, or everything.
+  """
+
+  vocab: int
+  width: int
+  layers: int
+  kv_heads: int
+  groups: int
+  head_dim: int
+  mlp: int
+  context: int
+  rope: Rope = Rope()
+  activation: Literal["silu", "gelu"] = "silu"
+  norm_eps: float = 1e-6
+  qk_norm: bool = False
+  qkv_bias: bool = False
+  tied: bool = True
+  window: int | None = None
+  global_every: int = 1
+  local_rope: Rope | None = None
+  unit_offset: bool = False
+  post_norm: bool = False
+  embed_scale: bool = False
+  attention_scale: float | None = None
+  attention_softcap: float | None = None
+  logit_softcap: float | None = None
+  dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+  remat: Literal["nothing", "elementwise", "everything"] = "nothing"
+
+  @property
+  def sizes(self) -> dict[str, int]:
+    """The size of each axis letter that a parameter may carry."""
+    return dict(
+      V=self.vocab,
+      D=self.width,
+      N=self.layers,
+      K=self.kv_heads,
+      G=self.groups,
+      H=self.head_dim,
+      F=self.mlp,
+    )
+
+  def is_local(self, layer: int) -> bool:
+    """Says whether a layer attends through the sliding window."""
+    return self.window is not None and (layer + 1) % self.global_every != 0
+
+
+def with_dtype(model: Model, dtype: str) -> Model:
+  """Returns the same decoder computing in another dtype."""
+  jnp.dtype(dtype)  # raises on a name that is none
+  return dataclasses.replace(model, dtype=dtype)  # type: ignore[arg-type]

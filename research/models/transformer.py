@@ -1,0 +1,343 @@
+"""One decoder for training, scoring, rollout, search, serving and export.
+
+Parameters of all layers are stacked on N. Without a cache the layer runs under
+`nn.scan`; with one it runs in a Python loop, one cache entry a layer, because a
+cache carried through a scan is copied whole at each step.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import struct
+from jax.sharding import Mesh
+
+import kernels
+from research import sharding
+from research.models import rope as rotary
+from research.models.config import Model
+
+FEATURES = ("hidden",)
+
+_REMAT = {
+  "elementwise": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "everything": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@struct.dataclass
+class Cache:
+  """One layer's keys and values; slot `s` holds the token at position `s`."""
+
+  k_BSKH: jax.Array
+  v_BSKH: jax.Array
+
+
+def _weight(module: Any, name: str, fan_in: str, init: Any = None) -> jax.Array:
+  """Declares the parameter `name`, whose suffix gives shape and partition."""
+  letters = name.rsplit("_", 1)[1]
+  sizes = module.config.sizes
+  if init is None:
+    variance = 1 / np.prod([sizes[x] for x in fan_in])
+    init = nn.initializers.truncated_normal(np.sqrt(variance))
+  boxed = nn.with_logical_partitioning(init, tuple(letters))
+  value = module.param(name, boxed, [sizes[x] for x in letters], jnp.float32)
+  return value.astype(module.config.dtype)
+
+
+class Norm(nn.Module):
+  """RMSNorm (1910.07467) over the last axis, in fp32 or wider."""
+
+  config: Model
+  axis: str = "D"
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns x scaled to unit mean square, times the learned scale."""
+    offset = self.config.unit_offset
+    init = nn.initializers.zeros if offset else nn.initializers.ones
+    boxed = nn.with_logical_partitioning(init, (self.axis,))
+    size = self.config.sizes[self.axis]
+    scale = self.param(f"scale_{self.axis}", boxed, [size], jnp.float32)
+    wide = jnp.promote_types(jnp.float32, x.dtype)
+    y = x.astype(wide)
+    mean = jnp.mean(jnp.square(y), axis=-1, keepdims=True)
+    y = y * jax.lax.rsqrt(mean + self.config.norm_eps)
+    scale = (1 + scale if offset else scale).astype(wide)
+    return (y * jnp.expand_dims(scale, range(x.ndim - 1))).astype(x.dtype)
+
+
+def _write(cache: Cache, k_BTKH: Any, v_BTKH: Any, start_B: Any) -> Cache:
+  put = jax.vmap(lambda c, x, i: jax.lax.dynamic_update_slice(c, x, (i, 0, 0)))
+  return Cache(
+    put(cache.k_BSKH, k_BTKH.astype(cache.k_BSKH.dtype), start_B),
+    put(cache.v_BSKH, v_BTKH.astype(cache.v_BSKH.dtype), start_B),
+  )
+
+
+class Attention(nn.Module):
+  """Grouped-query attention with rotary positions."""
+
+  config: Model
+  mesh: Mesh | None = None
+
+  def _project(self, y_BTD: jax.Array) -> tuple[jax.Array, ...]:
+    q_DKGH = _weight(self, "q_DKGH", "D")
+    k_DKH = _weight(self, "k_DKH", "D")
+    v_DKH = _weight(self, "v_DKH", "D")
+    q_BTKGH = jnp.einsum("BTD,DKGH->BTKGH", y_BTD, q_DKGH)
+    k_BTKH = jnp.einsum("BTD,DKH->BTKH", y_BTD, k_DKH)
+    v_BTKH = jnp.einsum("BTD,DKH->BTKH", y_BTD, v_DKH)
+    if self.config.qkv_bias:
+      zeros = nn.initializers.zeros
+      q_BTKGH += _weight(self, "qbias_KGH", "", zeros)[None, None]
+      k_BTKH += _weight(self, "kbias_KH", "", zeros)[None, None]
+      v_BTKH += _weight(self, "vbias_KH", "", zeros)[None, None]
+    if self.config.qk_norm:
+      q_BTKGH = Norm(self.config, "H", name="q_norm")(q_BTKGH)
+      k_BTKH = Norm(self.config, "H", name="k_norm")(k_BTKH)
+    return q_BTKGH, k_BTKH, v_BTKH
+
+  @nn.compact
+  def __call__(
+    self, y_BTD, turn, window, positions_BT, segments_BT, cache
+  ) -> tuple[jax.Array, Cache | None]:
+    """Returns what the heads write, [B, T, D], and the cache with y in it."""
+    cfg = self.config
+    q_BTKGH, k_BTKH, v_BTKH = self._project(y_BTD)
+    cos_BTh, sin_BTh = turn
+    k_BTKH = rotary.rotate(k_BTKH, cos_BTh[:, :, None], sin_BTh[:, :, None])
+    cos, sin = cos_BTh[:, :, None, None], sin_BTh[:, :, None, None]
+    q_BTKGH = rotary.rotate(q_BTKGH, cos, sin)
+    q_BTKGH = sharding.constrain(q_BTKGH, "BTKGH", self.mesh)
+    attend = functools.partial(
+      kernels.flash_attention,
+      q_BTKGH,
+      window=window,
+      softcap=cfg.attention_softcap,
+      scale=cfg.attention_scale,
+    )
+    if cache is None:
+      o_BTKGH = attend(
+        k_BTKH,
+        v_BTKH,
+        q_segments_BT=segments_BT,
+        kv_segments_BS=segments_BT,
+      )
+    else:
+      start_B = positions_BT[:, 0]
+      cache = _write(cache, k_BTKH, v_BTKH, start_B)
+      o_BTKGH = attend(
+        cache.k_BSKH.astype(cfg.dtype),
+        cache.v_BSKH.astype(cfg.dtype),
+        q_offset=start_B,
+      )
+    o_KGHD = _weight(self, "o_KGHD", "KGH")
+    return jnp.einsum("BTKGH,KGHD->BTD", o_BTKGH, o_KGHD), cache
+
+
+class Mlp(nn.Module):
+  """A gated feed-forward: SwiGLU or GeGLU (2002.05202)."""
+
+  config: Model
+  mesh: Mesh | None = None
+
+  @nn.compact
+  def __call__(self, y_BTD: jax.Array) -> jax.Array:
+    """Returns act(y gate) * (y up), brought back to D."""
+    act = {"silu": nn.silu, "gelu": nn.gelu}[self.config.activation]
+    gate_DF = _weight(self, "gate_DF", "D")
+    up_DF = _weight(self, "up_DF", "D")
+    down_FD = _weight(self, "down_FD", "F")
+    gate_BTF = act(jnp.einsum("BTD,DF->BTF", y_BTD, gate_DF))
+    up_BTF = jnp.einsum("BTD,DF->BTF", y_BTD, up_DF)
+    z_BTF = sharding.constrain(gate_BTF * up_BTF, "BTF", self.mesh)
+    return jnp.einsum("BTF,FD->BTD", z_BTF, down_FD)
+
+
+class Layer(nn.Module):
+  """Attention, then the feed-forward, each normed and added to the stream."""
+
+  config: Model
+  mesh: Mesh | None = None
+
+  @nn.compact
+  def __call__(
+    self, x_BTD, own, turns, positions_BT, segments_BT, cache
+  ) -> tuple[jax.Array, Any]:
+    """Returns the stream, and the cache; without one, the stream again.
+
+    `own` is this layer's (kind, window): which of the rotations `turns` it
+    uses, and how far it sees.
+    """
+    cfg, mesh = self.config, self.mesh
+    kind, window = own
+    turn = jax.tree.map(lambda t: t[kind], turns)
+    norm = lambda name: Norm(cfg, name=name)
+    y_BTD = norm("attention_norm")(x_BTD)
+    y_BTD, cache = Attention(cfg, mesh, name="attention")(
+      y_BTD, turn, window, positions_BT, segments_BT, cache
+    )
+    if cfg.post_norm:
+      y_BTD = norm("attention_post_norm")(y_BTD)
+    x_BTD = sharding.constrain(x_BTD + y_BTD, "BTD", mesh)
+    y_BTD = Mlp(cfg, mesh, name="mlp")(norm("mlp_norm")(x_BTD))
+    if cfg.post_norm:
+      y_BTD = norm("mlp_post_norm")(y_BTD)
+    x_BTD = sharding.constrain(x_BTD + y_BTD, "BTD", mesh)
+    return x_BTD, x_BTD if cache is None else cache
+
+
+def _turns(cfg: Model, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns (cos, sin), each [kinds, B, T, h]: kind 0 global, kind 1 local."""
+  kinds = (cfg.rope, cfg.local_rope) if cfg.local_rope else (cfg.rope,)
+  wide = jnp.promote_types(jnp.float32, cfg.dtype)
+  freqs = np.stack([rotary.frequencies(r, cfg.head_dim) for r in kinds])
+  sizes = np.array([rotary.magnitude(r) for r in kinds])[:, None, None, None]
+  freqs = jnp.asarray(freqs, wide)[:, None, None]
+  angles = positions_BT[None, :, :, None].astype(wide) * freqs
+  sizes = jnp.asarray(sizes, wide)
+  return jnp.cos(angles) * sizes, jnp.sin(angles) * sizes
+
+
+def _own(cfg: Model, S: int) -> tuple[np.ndarray, np.ndarray] | None:
+  """Returns each layer's (kind_N, window_N); a global layer's window is S."""
+  local_N = np.array([cfg.is_local(n) for n in range(cfg.layers)])
+  kind_N = local_N * (cfg.local_rope is not None)
+  window_N = np.where(local_N, cfg.window or S, S)
+  return kind_N.astype(np.int32), window_N.astype(np.int32)
+
+
+class Transformer(nn.Module):
+  """The decoder up to the final norm; `unembedding` gives the rest."""
+
+  config: Model
+  mesh: Mesh | None = None
+
+  @nn.compact
+  def __call__(
+    self,
+    tokens_BT: jax.Array,
+    positions_BT: jax.Array,
+    segments_BT: jax.Array | None = None,
+    cache: tuple[Cache, ...] | None = None,
+    features: Sequence[str] = (),
+  ) -> tuple[jax.Array, tuple[Cache, ...] | None, dict[str, jax.Array]]:
+    """Returns (hidden_BTD, cache, features).
+
+    With a cache, the T tokens of a row are written at its own positions, which
+    must be consecutive, and attend to all that stands before them; segments
+    are then not used. The feature "hidden" is the stream behind each layer,
+    hidden_NBTD.
+    """
+    cfg = self.config
+    # logits are O(1) when tied to an embedding of variance 1/D
+    init = nn.initializers.truncated_normal(cfg.width**-0.5)
+    embed_VD = _weight(self, "embed_VD", "", init)
+    if not cfg.tied:
+      _weight(self, "unembed_VD", "D")
+    x_BTD = jnp.take(embed_VD, tokens_BT, axis=0)
+    if cfg.embed_scale:
+      x_BTD *= jnp.asarray(cfg.width**0.5, x_BTD.dtype)
+    x_BTD = sharding.constrain(x_BTD, "BTD", self.mesh)
+    turns = _turns(cfg, positions_BT)
+    if cache is None:
+      x_BTD, hidden_NBTD = self._scan(x_BTD, turns, positions_BT, segments_BT)
+    else:
+      if features:
+        raise ValueError("features are not kept while decoding with a cache")
+      x_BTD, cache = self._unroll(x_BTD, turns, positions_BT, cache)
+      hidden_NBTD = None
+    out_BTD = Norm(cfg, name="final_norm")(x_BTD)
+    if unknown := set(features) - set(FEATURES):
+      raise ValueError(f"no features {sorted(unknown)}; there are {FEATURES}")
+    kept = {"hidden": hidden_NBTD} if "hidden" in features else {}
+    return out_BTD, cache, kept
+
+  def _scan(self, x_BTD, turns, positions_BT, segments_BT):
+    cfg = self.config
+    layer = Layer
+    if cfg.remat != "nothing":
+      layer = nn.remat(Layer, policy=_REMAT[cfg.remat], prevent_cse=False)
+    scanned = nn.scan(
+      layer,
+      variable_axes={"params": 0},
+      split_rngs={"params": True},
+      in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
+      length=cfg.layers,
+      metadata_params={nn.PARTITION_NAME: "N"},
+    )
+    own = jax.tree.map(jnp.asarray, _own(cfg, x_BTD.shape[1]))
+    return scanned(cfg, self.mesh, name="layers")(
+      x_BTD, own, turns, positions_BT, segments_BT, None
+    )
+
+  def _unroll(self, x_BTD, turns, positions_BT, cache):
+    cfg = self.config
+    stacked = self.variables["params"]["layers"]
+    layer = Layer(cfg, self.mesh, parent=None)
+    kind_N, window_N = _own(cfg, cache[0].k_BSKH.shape[1])
+    entries = []
+    for n in range(cfg.layers):
+      params = jax.tree.map(lambda p, n=n: p[n], stacked)
+      own = (int(kind_N[n]), int(window_N[n]))
+      x_BTD, entry = layer.apply(
+        {"params": params}, x_BTD, own, turns, positions_BT, None, cache[n]
+      )
+      entries.append(entry)
+    return x_BTD, tuple(entries)
+
+
+def _boxed(config: Model, key: jax.Array) -> Any:
+  one_11 = jnp.zeros((1, 1), jnp.int32)
+  return Transformer(config).init(key, one_11, one_11, one_11)["params"]
+
+
+def init(config: Model, key: jax.Array) -> Any:
+  """Returns fresh fp32 parameters."""
+  return nn.unbox(_boxed(config, key))
+
+
+def abstract(config: Model) -> Any:
+  """Returns the boxed shapes and axis letters of the parameters."""
+  return jax.eval_shape(functools.partial(_boxed, config), jax.random.key(0))
+
+
+def count(config: Model) -> int:
+  """Returns how many parameters the decoder has."""
+  leaves = jax.tree.leaves(nn.unbox(abstract(config)))
+  return sum(int(np.prod(x.shape)) for x in leaves)
+
+
+def apply(
+  config: Model,
+  params: Any,
+  tokens_BT: jax.Array,
+  positions_BT: jax.Array,
+  segments_BT: jax.Array | None = None,
+  cache: tuple[Cache, ...] | None = None,
+  features: Sequence[str] = (),
+  *,
+  mesh: Mesh | None = None,
+) -> tuple[jax.Array, tuple[Cache, ...] | None, dict[str, jax.Array]]:
+  """Runs the decoder; see `Transformer.__call__`."""
+  return Transformer(config, mesh).apply(  # type: ignore[return-value]
+    {"params": params}, tokens_BT, positions_BT, segments_BT, cache, features
+  )
+
+
+def unembedding(config: Model, params: Any) -> jax.Array:
+  """Returns unembed_VD in the compute dtype: the embedding's own if tied."""
+  name = "embed_VD" if config.tied else "unembed_VD"
+  return params[name].astype(config.dtype)
+
+
+def empty_cache(config: Model, rows: int, slots: int) -> tuple[Cache, ...]:
+  """Returns a cache of zeros, one entry a layer, in the compute dtype."""
+  shape = (rows, slots, config.kv_heads, config.head_dim)
+  zeros = lambda: jnp.zeros(shape, config.dtype)
+  return tuple(Cache(zeros(), zeros()) for _ in range(config.layers))

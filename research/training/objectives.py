@@ -1,0 +1,95 @@
+"""What a train step minimises: a model's forward joined to a loss."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+import kernels
+from research import segments
+from research.models import transformer
+from research.models.config import Model
+from research.training.step import Objective
+from research.types import Batch, Dense, Policy, Sampled
+
+
+def speak(
+  model: Model, params: Any, rows: Any, mesh: Mesh | None = None
+) -> Dense:
+  """Returns the next-token distributions of a model over packed rows.
+
+  `rows` is a Batch or a Trajectory.
+  """
+  hidden_BTE, _, _ = transformer.apply(
+    model,
+    params,
+    rows.tokens_BT,
+    rows.positions_BT,
+    rows.segments_BT,
+    mesh=mesh,
+  )
+  unembed_VE = transformer.unembedding(model, params)
+  return Dense(hidden_BTE, unembed_VE, model.logit_softcap)
+
+
+def imitation(
+  model: Model, loss: Callable[..., Any], mesh: Mesh | None = None
+) -> Objective:
+  """Distillation on written tokens: inputs are a Batch of a teacher's text."""
+
+  def objective(params, frozen, batch: Batch):
+    del frozen
+    student = speak(model, params, batch, mesh)
+    signal = Sampled(segments.next_tokens(batch.tokens_BT))
+    return loss(student, signal, batch.weights_BT)
+
+  return objective
+
+
+def matching(
+  model: Model,
+  teacher: Model,
+  loss: Callable[..., Any],
+  mesh: Mesh | None = None,
+) -> Objective:
+  """Distillation from a teacher's own distribution, frozen beside the student.
+
+  Inputs are a Batch; who wrote it (teacher or student) is the caller's choice.
+  """
+
+  def objective(params, frozen, batch: Batch):
+    student = speak(model, params, batch, mesh)
+    signal = jax.lax.stop_gradient(speak(teacher, frozen, batch, mesh))
+    return loss(student, signal, batch.weights_BT)
+
+  return objective
+
+
+def policy_gradient(
+  model: Model,
+  loss: Callable[..., Any],
+  *,
+  temperature: float,
+  mesh: Mesh | None = None,
+) -> Objective:
+  """Reinforcement: inputs are (trajectory, advantage_BT).
+
+  The policy is scored at the temperature that it was sampled at.
+  """
+
+  def objective(params, frozen, inputs):
+    del frozen
+    trajectory, advantage_BT = inputs
+    student = speak(model, params, trajectory, mesh)
+    logprobs_BT, entropy_BT = kernels.token_logprobs(
+      student.hidden_BTE,
+      student.unembed_VE,
+      segments.next_tokens(trajectory.tokens_BT),
+      temperature=temperature,
+      softcap=student.softcap,
+    )
+    policy = Policy(logprobs_BT, entropy_BT)
+    return loss(policy, trajectory, advantage_BT)
+
+  return objective

@@ -1,0 +1,125 @@
+"""The one train step: pretraining, distillation and policy gradient alike."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.types import TrainState
+
+# (params, frozen, inputs) -> (sum, denominator, metrics)
+Objective = Callable[[Any, Any, Any], tuple[jax.Array, jax.Array, dict]]
+
+
+def new_state(
+  params: Any,
+  optimizer: optax.GradientTransformation,
+  key: jax.Array,
+  *,
+  frozen: Any = None,
+) -> TrainState:
+  """Returns the state before the first step."""
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state=optimizer.init(params),
+    key=key,
+    frozen=frozen,
+  )
+
+
+def accumulate(
+  objective: Objective,
+  params: Any,
+  frozen: Any,
+  inputs: Any,
+  microbatches: int,
+) -> tuple[Any, jax.Array, jax.Array, dict]:
+  """Returns (gradients, sum, denominator, metrics), all summed over B.
+
+  Nothing is divided here: sums of sums are the same however rows are split. The
+  leading axis of every input is B and `microbatches` divides it.
+  """
+
+  def one(inputs):
+    def total(params):
+      value, denominator, metrics = objective(params, frozen, inputs)
+      return value, (denominator, metrics)
+
+    (value, (denominator, metrics)), grads = jax.value_and_grad(
+      total, has_aux=True
+    )(params)
+    wide = lambda x: x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    return jax.tree.map(wide, (grads, value, denominator, metrics))
+
+  if microbatches == 1:
+    return one(inputs)
+  # Rows that lie side by side on a device stay there: split B last.
+  cut = lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1)
+  inputs = jax.tree.map(cut, inputs)
+  zeros = jax.tree.map(
+    lambda s: jnp.zeros(s.shape, s.dtype),
+    jax.eval_shape(one, jax.tree.map(lambda x: x[0], inputs)),
+  )
+  add = lambda sums, xs: (jax.tree.map(jnp.add, sums, one(xs)), None)
+  return jax.lax.scan(add, zeros, inputs)[0]
+
+
+def update(
+  objective: Objective,
+  optimizer: optax.GradientTransformation,
+  state: TrainState,
+  inputs: Any,
+  *,
+  clip: float,
+  microbatches: int = 1,
+) -> tuple[TrainState, dict]:
+  """Returns the next state and its metrics, pairs of (sum, denominator).
+
+  The gradient is divided once, by the denominator of all microbatches and
+  devices, then clipped to a global norm. Where loss or gradient is not finite
+  nothing but `step` moves and `nonfinite` is 1: the host decides.
+  """
+  grads, value, denominator, metrics = accumulate(
+    objective, state.params, state.frozen, inputs, microbatches
+  )
+  divisor = jnp.where(denominator == 0, 1, denominator)
+  grads = jax.tree.map(lambda g: g / divisor, grads)
+  norm = optax.global_norm(grads)
+  finite = jnp.isfinite(norm) & jnp.isfinite(value)
+  shrink = jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-12))
+  grads = jax.tree.map(
+    lambda g, p: (g * shrink).astype(p.dtype), grads, state.params
+  )
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  keep = lambda new, old: jnp.where(finite, new, old)
+  one = jnp.ones(())
+  metrics = metrics | {
+    "loss": (value, denominator),
+    "gradient_norm": (norm, one),
+    "nonfinite": (1.0 - finite, one),
+  }
+  new = state.replace(
+    step=state.step + 1,
+    params=jax.tree.map(keep, params, state.params),
+    opt_state=jax.tree.map(keep, opt_state, state.opt_state),
+  )
+  return new, metrics
+
+
+def compiled(
+  objective: Objective,
+  optimizer: optax.GradientTransformation,
+  *,
+  clip: float,
+  microbatches: int = 1,
+) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
+  """Returns `step(state, inputs)`, jitted; the state passed in is donated."""
+  step = functools.partial(
+    update, objective, optimizer, clip=clip, microbatches=microbatches
+  )
+  return jax.jit(step, donate_argnums=0)

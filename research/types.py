@@ -1,0 +1,129 @@
+"""What travels between the rooms: frozen pytrees without functions inside.
+
+Alignment, stated once: every prediction field at `t` (`weights_BT`, `mask_BT`,
+`logprobs_BT`, ...) speaks about token `t+1` of the same segment. Segments count
+from 1 within a row; 0 is padding. Positions restart at 0 with each segment.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """A question with a checkable answer.
+
+  `meta` holds JSON values only. Its `key` is the canonical form: two problems
+  with one key are the same problem, and no two splits share a key.
+  """
+
+  prompt: str
+  answer: str
+  meta: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+  """What grading found; `value` is None for an error, never a zero reward."""
+
+  kind: Literal["correct", "wrong", "unparsed", "timeout", "error"]
+  value: float | None
+
+
+@struct.dataclass
+class Batch:
+  """Packed rows of tokens; `weights_BT[t]` weighs predicting token `t+1`."""
+
+  tokens_BT: jax.Array
+  weights_BT: jax.Array
+  positions_BT: jax.Array
+  segments_BT: jax.Array
+
+
+@struct.dataclass
+class Dense:
+  """A next-token distribution held as a hidden state and an unembedding."""
+
+  hidden_BTE: jax.Array
+  unembed_VE: jax.Array
+  softcap: float | None = struct.field(pytree_node=False, default=None)
+
+  def log_probs(
+    self, hidden_QE: jax.Array, temperature: float = 1.0
+  ) -> jax.Array:
+    """Returns logprobs_QV of one block of tokens, fp32 or wider."""
+    logits_QV = jnp.einsum(
+      "QE,VE->QV",
+      hidden_QE,
+      self.unembed_VE,
+      preferred_element_type=jnp.promote_types(jnp.float32, hidden_QE.dtype),
+    )
+    if self.softcap is not None:
+      logits_QV = self.softcap * jnp.tanh(logits_QV / self.softcap)
+    return jax.nn.log_softmax(logits_QV / temperature)
+
+
+@struct.dataclass
+class Sampled:
+  """The tokens a teacher wrote and, where known, its log-probability of each.
+
+  `targets_BT[t]` is token `t+1`.
+  """
+
+  targets_BT: jax.Array
+  logprobs_BT: jax.Array | None = None
+
+
+Signal = Dense | Sampled
+
+
+@struct.dataclass
+class Trajectory:
+  """What a policy sampled and what it earned, packed like a batch.
+
+  A segment's own values (`rewards_BT`, `group_BT`, `truncated_BT`,
+  `version_BT`) repeat on its tokens. `mask_BT` is 1 where token `t+1` was
+  sampled by the policy itself. A segment whose grading failed carries mask 0.
+  """
+
+  tokens_BT: jax.Array
+  positions_BT: jax.Array
+  segments_BT: jax.Array
+  mask_BT: jax.Array
+  logprobs_BT: jax.Array
+  rewards_BT: jax.Array
+  group_BT: jax.Array
+  truncated_BT: jax.Array
+  version_BT: jax.Array
+  ref_logprobs_BT: jax.Array | None = None
+  values_BT: jax.Array | None = None
+
+
+@struct.dataclass
+class Policy:
+  """What the current model says of a trajectory; None where not asked for."""
+
+  logprobs_BT: jax.Array
+  entropy_BT: jax.Array
+  values_BT: jax.Array | None = None
+  divergence_BT: jax.Array | None = None
+
+
+@struct.dataclass
+class TrainState:
+  """All device state of a run; what is not in here makes a resume inexact.
+
+  `frozen` holds what is read and never updated (a LoRA's base, a reference
+  policy), `extra` what is updated outside the optimizer (an average).
+  """
+
+  step: jax.Array
+  params: Any
+  opt_state: Any
+  key: jax.Array
+  frozen: Any = None
+  extra: Any = None

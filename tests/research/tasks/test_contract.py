@@ -1,0 +1,177 @@
+"""Every module of research/tasks keeps the contract, from when it exists."""
+
+import dataclasses
+import importlib
+import itertools
+import json
+import pkgutil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from research import tasks
+from research.types import Problem
+
+NAMES = sorted(m.name for m in pkgutil.iter_modules(tasks.__path__))
+SAMPLES = 1000
+# SVAMP, gsm8k's ood split, has answers without workings.
+UNWORKED = {("gsm8k", "ood")}
+
+
+def _module(name):
+  return importlib.import_module(f"research.tasks.{name}")
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+  """What a task needs beside its defaults; files are made up here."""
+  root = tmp_path_factory.mktemp("data")
+  for part in ("train", "test"):
+    rows = [
+      {
+        "question": f"Ann has {i} figs and {part} buys 3. How many?",
+        "answer": f"{i}+3 = <<{i}+3={i + 3}>>{i + 3} figs.\n#### {i + 3:,}",
+      }
+      for i in range(990, 1020)
+    ]
+    _write(root / "gsm8k" / f"{part}.jsonl", rows)
+  svamp = {"Body": "Bo had 9 figs and ate 4.", "Question": "How many now?"}
+  row = {**svamp, "Answer": 5.0, "Type": "", "ID": "a", "Equation": ""}
+  _write(root / "svamp" / "svamp_test.jsonl", [row])
+  cache = tmp_path_factory.mktemp("cache")
+  harder = {"min_terms": 7, "max_terms": 9}
+  return {
+    "gsm8k": {"data_dir": str(root), "cache_dir": str(cache)},
+    "reasoning_gym": {"family": "chain_sum", "harder": harder},
+  }
+
+
+def _write(path, rows):
+  path.parent.mkdir(exist_ok=True)
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def supply(request, arguments):
+  """A task's module, and `take(split, seed, n)` of its problems."""
+  task = _module(request.param)
+  args = arguments.get(request.param, {})
+
+  def take(split, seed=0, n=SAMPLES):
+    return list(itertools.islice(task.problems(split, seed, **args), n))
+
+  return task, take
+
+
+def test_the_folder_is_not_empty():
+  assert {"chain", "countdown", "gsm8k", "multiplication"} <= set(NAMES)
+
+
+def test_problems_follow_from_the_seed_alone(supply):
+  _, take = supply
+  assert take("train", 3, 20) == take("train", 3, 20)
+  assert take("train", 3, 20) != take("train", 4, 20)
+
+
+def test_problems_are_plain_data_with_a_key_and_a_difficulty(supply):
+  task, take = supply
+  assert task.SPLITS == ("train", "test", "ood")
+  for split in task.SPLITS:
+    for problem in take(split, n=5):
+      assert json.loads(json.dumps(problem.meta)) == problem.meta
+      assert isinstance(problem.meta["key"], str)
+      assert isinstance(problem.meta["difficulty"], int | float)
+      assert problem.prompt and problem.answer
+
+
+def test_splits_share_no_key_whatever_the_seed(supply):
+  task, take = supply
+  keys = {
+    split: {p.meta["key"] for p in take(split, n=300)} for split in task.SPLITS
+  }
+  keys["train"] = {
+    p.meta["key"] for seed in (0, 1) for p in take("train", seed)
+  }
+  for left, right in itertools.combinations(task.SPLITS, 2):
+    assert not keys[left] & keys[right], (left, right)
+
+
+def test_test_and_ood_never_ask_twice(supply):
+  _, take = supply
+  for split in ("test", "ood"):
+    keys = [p.meta["key"] for p in take(split, n=300)]
+    assert len(set(keys)) == len(keys)
+
+
+def test_traces_and_answers_are_rewarded(supply):
+  task, take = supply
+  for split in task.SPLITS:
+    worked = (task.__name__.split(".")[-1], split) not in UNWORKED
+    for seed, problem in enumerate(take(split, n=50)):
+      texts = [task.answer_text(problem)]
+      if hasattr(task, "trace") and worked:
+        texts.append(task.trace(problem, seed))
+        assert texts[-1] == task.trace(problem, seed)
+      for text in texts:
+        assert task.reward(problem, text).kind == "correct", text
+        assert task.reward(problem, text).value == 1.0
+        assert task.lenient(problem, text).kind == "correct", text
+
+
+def test_a_perturbed_answer_is_not_rewarded(supply):
+  task, take = supply
+  for problem in take("train", n=50):
+    for change in ("{}1", "{}+1", "1{}", "{0} {0}", "not {}"):
+      answer = change.format(problem.answer)
+      text = task.answer_text(dataclasses.replace(problem, answer=answer))
+      verdict = task.reward(problem, text)
+      assert verdict.kind != "correct" and verdict.value == 0.0, text
+
+
+def test_the_answer_without_the_format_counts_only_when_lenient(supply):
+  task, take = supply
+  for problem in take("test", n=20):
+    assert task.reward(problem, problem.answer).kind == "unparsed"
+    assert task.lenient(problem, problem.answer).kind == "correct"
+
+
+def test_an_answer_inside_unfinished_thinking_is_none(supply):
+  task, take = supply
+  problem = take("test", n=1)[0]
+  text = task.answer_text(problem)
+  assert task.reward(problem, f"<think>{text}").kind == "unparsed"
+  assert task.reward(problem, f"<think>5</think>{text}").kind == "correct"
+
+
+@pytest.mark.parametrize(
+  "junk", ["", " ", "\n####", "<answer></answer>", "####"]
+)
+def test_empty_text_is_unparsed(supply, junk):
+  task, take = supply
+  problem = take("train", n=1)[0]
+  assert task.reward(problem, junk).kind == "unparsed"
+  assert task.lenient(problem, junk).kind == "unparsed"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=60, deadline=None)
+@given(
+  text=st.text(max_size=40)
+  | st.text("#0123456789+-*/()=<>{}\\ \n$,.%", max_size=60).map(
+    "#### {}".format
+  ),
+)
+def test_junk_never_raises_and_is_never_correct(name, text):
+  task = _module(name)
+  # No fuzzed text writes this number, and no seven figures sum to it.
+  meta = {"key": "k", "difficulty": 1, "numbers": [7919] * 3, "target": 23757}
+  problem = Problem("p", "71390174.5", meta)
+  for grade in (task.reward, task.lenient):
+    assert grade(problem, text).kind in ("wrong", "unparsed"), text
+
+
+def test_an_unknown_split_is_named(supply):
+  _, take = supply
+  with pytest.raises(ValueError, match="'validation'.*train, test, ood"):
+    take("validation", n=1)

@@ -29,6 +29,11 @@ class Loop:
   save_every: int
   keep: int = 2
 
+  def __post_init__(self):
+    """Raises ValueError where a number is not positive."""
+    if min(self.steps, self.save_every, self.keep) < 1:
+      raise ValueError(f"{self}: all three must be at least 1")
+
 
 class Source(Protocol):
   """Where a step's inputs come from, and the position there."""
@@ -48,7 +53,7 @@ class Source(Protocol):
 
 @contextlib.contextmanager
 def deferred_sigterm() -> Iterator[threading.Event]:
-  """Within, SIGTERM only sets the event, so that a step can end and be saved."""
+  """Within, SIGTERM only sets the event: a step can end and be saved."""
   asked = threading.Event()
   before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
   try:
@@ -92,24 +97,43 @@ def load_params(path: pathlib.Path, model: Model, mesh: Mesh) -> Any:
   return found[0]
 
 
-def _check(step: int, means: dict[str, float] | None, workdir: Any) -> None:
+def _check(
+  step: int, means: dict[str, float] | None, folder: pathlib.Path
+) -> None:
   if means and means["nonfinite"]:
+    saved = checkpoint.steps(folder)
+    kept = f"step {saved[-1]} is kept in {folder}" if saved else "none is kept"
     raise FloatingPointError(
-      f"step {step}: the loss or its gradient is not finite; the parameters "
-      f"were left as they were and the last good checkpoint is in "
-      f"{workdir}/checkpoints. Lower the learning rate or look at the data "
-      "of that step"
+      f"step {step}: the loss or its gradient is not finite. Of the good "
+      f"checkpoints {kept}. Lower the learning rate or look at the data of "
+      "that step"
     )
 
 
-def _bar(name: str) -> progress.Progress:
-  return progress.Progress(
-    f"[bold]{name:>12}",
-    progress.BarColumn(bar_width=30),
+@contextlib.contextmanager
+def _screen(name: str, start: int, steps: int) -> Iterator[Callable[..., None]]:
+  """Yields show(step, means): a bar, and a word where a step smells."""
+  bar = progress.Progress(
+    f"[bold]{name:>13}",
+    progress.BarColumn(bar_width=24),
     progress.MofNCompleteColumn(),
-    progress.TimeRemainingColumn(),
+    progress.TimeRemainingColumn(compact=True),
     progress.TextColumn("{task.description}"),
   )
+  first: dict[str, float] = {}
+
+  def show(step: int, means: dict[str, float] | None) -> None:
+    if means is None:
+      return
+    first.update(first or means)
+    bar.update(task, completed=step + 1, description=_say(means))
+    if (step + 1) % max(steps // 10, 1) == 0:
+      for line in metrics.diagnose(means, first):
+        bar.console.print(f"[yellow]{name} step {step}: {line}[/yellow]")
+
+  with bar:
+    task = bar.add_task("", total=steps, completed=start)
+    yield show
 
 
 def _say(means: dict[str, float]) -> str:
@@ -138,39 +162,39 @@ def fit(
   with contextlib.ExitStack() as stack:
     folder = workdir / "checkpoints"
     saver = stack.enter_context(checkpoint.Checkpointer(folder, loop.keep))
-    found = saver.restore(abstract)
-    now = state() if found is None else found[0]
-    if found is not None:
-      source.restore(found[1]["source"])
+    now = _resume(saver, state, abstract, source)
+    now = dataclasses.replace(now, frozen=frozen)
     start = int(now.step)
     asked = stack.enter_context(deferred_sigterm())
     writer = stack.enter_context(metrics.Writer(workdir, start))
-    bar = stack.enter_context(_bar(workdir.name))
-    task = bar.add_task("", total=loop.steps, completed=start)
-    first: dict[str, float] = {}
-    now = now.replace(frozen=frozen)
+    show = stack.enter_context(_screen(workdir.name, start, loop.steps))
     for i in range(start, loop.steps):
       inputs, seen = source.draw(now, i)
       now, told = step(now, inputs)
       means = writer.write(i, metrics.merge(told, seen))
-      _check(i - 1, means, workdir)
-      if means:
-        first = first or means
-        bar.update(task, completed=i, description=_say(means))
-        if i % max(loop.steps // 10, 1) == 0:
-          _diagnose(bar, i - 1, means, first)
+      _check(i - 1, means, folder)
+      show(i - 1, means)
       last = i + 1 == loop.steps or asked.is_set()
       if last or (i + 1) % loop.save_every == 0:
-        _check(i, writer.flush(), workdir)
-        saver.save(i + 1, now.replace(frozen=None), {"source": source.state()})
+        means = writer.flush()
+        _check(i, means, folder)
+        show(i, means)
+        bare = dataclasses.replace(now, frozen=None)
+        saver.save(i + 1, bare, {"source": source.state()})
       if asked.is_set():
-        saver.wait()
-        bar.console.print(f"{workdir.name}: stopped and saved at step {i + 1}")
+        saver.close()
         sys.exit(0)
-    bar.update(task, completed=loop.steps)
   return now
 
 
-def _diagnose(bar: Any, step: int, means: dict, first: dict) -> None:
-  for line in metrics.diagnose(means, first):
-    bar.console.print(f"[yellow]step {step}: {line}[/yellow]")
+def _resume(
+  saver: checkpoint.Checkpointer,
+  state: Callable[[], TrainState],
+  abstract: Any,
+  source: Source,
+) -> TrainState:
+  found = saver.restore(abstract)
+  if found is None:
+    return state()
+  source.restore(found[1]["source"])
+  return found[0]

@@ -5,6 +5,7 @@ python -m experiments.run --config=experiments/configs/NAME.py[:arg] \
 """
 
 import contextlib
+import dataclasses
 import datetime
 import errno
 import fcntl
@@ -15,6 +16,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +27,7 @@ from rich.console import Console
 
 from experiments import settings
 from experiments.resolve import resolve
+from research import sharding
 from research.evaluation import report, summary
 from research.training.metrics import replace_file
 
@@ -135,10 +138,29 @@ def plan(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     values = dict(config[name])
     if "stage" not in values:
       raise ValueError(f"config.{name}.stage is missing: a module's address")
-    module = resolve(values.pop("stage"))
-    built = settings.build(module.Config, values | {"run": run}, name)
-    stages[name] = (module, built)
+    stages[name] = _stage(name, values, run, list(stages))
+  if not stages:
+    raise ValueError("config.stages is empty: nothing would run")
   return stages
+
+
+def _stage(
+  name: str, values: dict[str, Any], run: settings.Run, before: list[str]
+) -> tuple[Any, Any]:
+  address = values.pop("stage")
+  module = resolve(address)
+  if not (hasattr(module, "Config") and hasattr(module, "run")):
+    raise ValueError(
+      f"config.{name}.stage: {address!r} is no stage, which has Config and run"
+    )
+  built = settings.build(module.Config, values | {"run": run}, name)
+  for leaf in jax.tree.leaves(dataclasses.asdict(built)):
+    if isinstance(leaf, settings.Stage) and leaf not in before:
+      raise ValueError(
+        f"config.{name} speaks of the stage {leaf!r}, which does not run "
+        f"before it; there are {before}"
+      )
+  return module, built
 
 
 def _load(workdir: pathlib.Path, name: str) -> dict[str, Any] | None:
@@ -146,10 +168,10 @@ def _load(workdir: pathlib.Path, name: str) -> dict[str, Any] | None:
   return json.loads(path.read_text()) if path.exists() else None
 
 
-def execute(config: dict[str, Any], workdir: pathlib.Path) -> dict[str, Any]:
+def execute(
+  stages: dict[str, tuple[Any, Any]], workdir: pathlib.Path
+) -> dict[str, Any]:
   """Runs what is not finished; returns the outputs of all stages, by name."""
-  stages = plan(config)
-  _record_config(config, workdir)
   done: dict[str, Any] = {}
   for name, (module, cfg) in stages.items():
     folder = workdir / name
@@ -171,9 +193,7 @@ def finish(
   merged = {}
   for outputs in done.values():
     merged |= outputs.get("summary", {})
-  replace_file(
-    workdir / "summary.json", json.dumps(merged, indent=2).encode()
-  )
+  replace_file(workdir / "summary.json", json.dumps(merged, indent=2).encode())
   about = json.loads((workdir / "config.json").read_text())
   path = report.write(
     workdir / "report.html",
@@ -189,52 +209,82 @@ def finish(
   console.print(f"report: {path}")
 
 
-def _dry_run(config: dict[str, Any], workdir: pathlib.Path) -> None:
-  stages = plan(config)
+def _describe(
+  config: dict[str, Any], stages: dict[str, Any], workdir: pathlib.Path
+) -> None:
+  """Shows what would run, and where it stands; writes nothing."""
   console.print_json(json.dumps(config))
   run = next(iter(stages.values()))[1].run
   console.print(settings.describe(run))
   for name, (module, _) in stages.items():
-    state = "done" if _load(workdir, name) else "to do"
+    state = "to do" if _load(workdir, name) is None else "done"
     console.print(f"  {name}: {module.__name__}, {state}")
 
 
-def _one_line(error: BaseException) -> str | None:
-  """Returns the message for what a user can mend; None for a defect."""
-  if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-    return f"the disk is full: {error}"
-  expected = (Mistake, ValueError, OSError, FloatingPointError, RuntimeError)
-  return str(error) if isinstance(error, expected) else None
+@contextlib.contextmanager
+def _traced(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps an error's trace in error.log, for the terminal gets one line.
+
+  Raises:
+    Mistake: the line says where, unless the error speaks for itself.
+  """
+  try:
+    yield
+  except Mistake:
+    raise
+  except Exception as error:
+    if getattr(error, "errno", None) == errno.ENOSPC:
+      raise Mistake(
+        f"the disk that holds {workdir} is full: {error}. Make room and give "
+        "the same command again"
+      ) from error
+    path = workdir / "error.log"
+    with path.open("a") as log:
+      log.write(traceback.format_exc())
+    if isinstance(error, OSError | FloatingPointError):
+      raise
+    line = str(error)
+    if not isinstance(error, ValueError):
+      line = f"{type(error).__name__}: {error}"
+    raise Mistake(f"{line} (its trace is in {path})") from error
 
 
 def main(argv: list[str]) -> None:
-  """Runs the config; a mistake of the user's costs one line and exit code 1."""
+  """Runs the config; whatever goes wrong costs one line and exit code 1."""
   if len(argv) > 1:
     sys.exit(f"error: {argv[1]!r} is no flag; configs are set by --config.a=b")
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
   logging.getLogger().setLevel(logging.WARNING)
-  config = config_dict.ConfigDict(_CONFIG.value).to_dict()
-  config = json.loads(json.dumps(config))
-  workdir = pathlib.Path(_WORKDIR.value)
+  workdir = pathlib.Path(str(_WORKDIR.value))
   try:
+    config = config_dict.ConfigDict(_CONFIG.value).to_dict()
+    config = json.loads(json.dumps(config))
+    stages = plan(config)
     if _DRY_RUN.value:
-      return _dry_run(config, workdir)
-    with _claimed(workdir):
-      finish(config, workdir, execute(config, workdir))
-  except Exception as error:
-    line = _one_line(error)
-    if line is None:
-      raise
-    sys.exit(f"error: {line}")
+      return _describe(config, stages, workdir)
+    mesh = next(iter(stages.values()))[1].run.mesh
+    sharding.make_mesh(**dataclasses.asdict(mesh))  # too large fails here
+    with _claimed(workdir), _traced(workdir):
+      _record_config(config, workdir)
+      finish(config, workdir, execute(stages, workdir))
+  except (Mistake, ValueError, OSError, FloatingPointError) as error:
+    sys.exit(f"error: {' '.join(str(error).split())}")
 
 
 def parse(argv: list[str]) -> list[str]:
   """Parses flags; a config that cannot be read costs one line, not a trace."""
-  flags.mark_flags_as_required(["config", "workdir"])
   try:
-    return app.parse_flags_with_usage(argv)
-  except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-    sys.exit(f"error: {error}")
+    rest = flags.FLAGS(argv)
+    for name in ("config", "workdir"):
+      if flags.FLAGS[name].value is None:
+        sys.exit(f"error: --{name} is missing: {flags.FLAGS[name].help}")
+    config_dict.ConfigDict(_CONFIG.value)  # raises where it was not read
+  except (KeyError, AttributeError) as error:
+    told = " ".join(str(error.args[0]).split())
+    sys.exit(f"error: the config has no such field: {told}")
+  except (flags.Error, OSError, TypeError, ValueError) as error:
+    sys.exit(f"error: {str(error).splitlines()[-1].strip()}")
+  return rest
 
 
 if __name__ == "__main__":

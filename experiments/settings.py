@@ -6,9 +6,18 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from experiments.resolve import resolve
 from research.data import text
 from research.models import presets, transformer
 from research.models.config import Model
+
+
+class Address(str):
+  """A dotted address; that something is there is checked when it is read."""
+
+
+class Stage(str):
+  """The name of a stage that has run before; the plan checks that it does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Run:
 class Problems:
   """A task's problems: its dotted address, a split and the task's own args."""
 
-  task: str
+  task: Address
   split: str
   args: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -44,7 +53,7 @@ class Problems:
 class Plugin:
   """A module by dotted address, and the arguments it is called with."""
 
-  name: str
+  name: Address
   args: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -58,9 +67,25 @@ def _wrong(where: str, value: Any, wanted: Any) -> ValueError:
 def _scalar(kind: type, value: Any, where: str) -> Any:
   if kind is float and type(value) is int:
     return float(value)
-  if type(value) is not kind:  # a bool is no int here
-    raise _wrong(where, value, kind)
-  return value
+  plain = str if issubclass(kind, str) else kind
+  if type(value) is not plain:  # a bool is no int here
+    raise _wrong(where, value, plain)
+  if kind is Address:
+    try:
+      resolve(value)
+    except ValueError as error:
+      raise ValueError(f"config.{where}: {error}") from error
+  return kind(value)
+
+
+def _model(value: Mapping[str, Any], where: str) -> Model:
+  """Builds a published decoder with changes; presets name what is unknown."""
+  if "preset" not in value:
+    raise ValueError(f"config.{where}.preset is missing")
+  hints = {**typing.get_type_hints(Model), "preset": str}
+  known = [name for name in value if name in hints]
+  built = {n: build(hints[n], value[n], f"{where}.{n}") for n in known}
+  return presets.make(**{**value, **built})
 
 
 def _member(kind: Any, value: Any, where: str) -> Any:
@@ -75,13 +100,11 @@ def _member(kind: Any, value: Any, where: str) -> Any:
     if value not in args:
       raise _wrong(where, value, f"one of {args}")
     return value
-  if not isinstance(value, Mapping if origin is dict else (tuple, list)):
-    raise _wrong(where, value, kind)
-  if origin is dict:
+  if origin is dict and isinstance(value, Mapping):
     return {k: build(args[1], v, f"{where}.{k}") for k, v in value.items()}
-  return tuple(
-    build(args[0], v, f"{where}[{i}]") for i, v in enumerate(value)
-  )
+  if origin is not tuple or not isinstance(value, tuple | list):
+    raise _wrong(where, value, kind)
+  return tuple(build(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
 
 
 def build(kind: Any, value: Any, where: str = "") -> Any:
@@ -93,7 +116,7 @@ def build(kind: Any, value: Any, where: str = "") -> Any:
   if kind is Any:
     return value
   if kind is Model and isinstance(value, Mapping):
-    return presets.make(**value)
+    return _model(value, where)
   if not dataclasses.is_dataclass(kind):
     if typing.get_origin(kind) is None:
       return _scalar(kind, value, where)

@@ -1,1 +1,1 @@
-"""Pure functions over frozen pytrees: models, losses, algorithms, evaluation."""
+"""Pure functions over frozen pytrees: models, losses, algorithms, search."""

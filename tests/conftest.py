@@ -23,6 +23,12 @@ os.environ["XLA_FLAGS"] = " ".join(
     "--xla_cpu_collective_call_terminate_timeout_seconds=300",
   ]
 )
+# What was compiled once is read back, bit for bit the same, by other workers,
+# child processes and later runs.
+os.environ.setdefault(
+  "JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "xla")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 

@@ -9,7 +9,7 @@ from rich import progress
 
 from experiments import pools
 from experiments.resolve import resolve
-from experiments.settings import Problems, Run
+from experiments.settings import Address, Problems, Run
 from research.training.metrics import replace_file
 
 
@@ -20,7 +20,7 @@ class Config:
   run: Run
   problems: Problems
   count: int
-  teacher: str
+  teacher: Address
 
 
 def run(

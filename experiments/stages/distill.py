@@ -113,7 +113,9 @@ def first_state(
   if config.start is None:
     return fresh, abstract
   path = checkpoints(inputs, config.start)
-  begun = lambda: fresh().replace(params=loop.load_params(path, model, mesh))
+  begun = lambda: dataclasses.replace(
+    fresh(), params=loop.load_params(path, model, mesh)
+  )
   return begun, abstract
 
 
@@ -121,8 +123,9 @@ def run(
   config: Config, inputs: dict[str, Any], workdir: pathlib.Path
 ) -> dict[str, Any]:
   """Trains the student; returns the tokens that it saw."""
-  model, mesh = config.run.model, sharding.make_mesh(
-    **dataclasses.asdict(config.run.mesh)
+  model, mesh = (
+    config.run.model,
+    sharding.make_mesh(**dataclasses.asdict(config.run.mesh)),
   )
   if config.length > model.context:
     raise ValueError(

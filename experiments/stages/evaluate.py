@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -10,24 +11,33 @@ from rich import progress
 
 from experiments import loop, pools, settings
 from experiments.resolve import resolve
-from experiments.settings import Problems, Run
+from experiments.settings import Problems, Run, Stage
 from experiments.stages.distill import checkpoints
 from research import sharding
 from research.evaluation import measure
 from research.grading import extract
-from research.sampling import engine, rollout
+from research.sampling import rollout
 from research.sampling.sampler import Sampling
 from research.training.metrics import replace_file
+from research.types import Problem
 
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-  """Problems under a name's prefix ("" is home) and the budget of an answer."""
+  """Problems under a prefix, "" or "name/", and the budget of an answer."""
 
   prefix: str
   problems: Problems
   count: int
   new_tokens: int
+
+  def __post_init__(self):
+    """Raises ValueError on a prefix that no file can be named by."""
+    if not re.fullmatch(r"([\w.-]+/)?", self.prefix) or self.prefix == "home/":
+      raise ValueError(
+        f'the prefix {self.prefix!r} of a suite is neither "" (home) nor a '
+        'name and a slash, such as "hard/"'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,14 +45,27 @@ class Config:
   """`students` are stages' names; `pairs` are (left, right) to subtract."""
 
   run: Run
-  students: tuple[str, ...]
+  students: tuple[Stage, ...]
   suites: tuple[Suite, ...]
   samples: int
   ks: tuple[int, ...]
-  pairs: tuple[tuple[str, ...], ...]
+  pairs: tuple[tuple[Stage, ...], ...]
   rows: int
   temperature: float = 1.0
   top_p: float = 1.0
+
+  def __post_init__(self):
+    """Raises ValueError on what would else fail when all is sampled."""
+    if len({suite.prefix for suite in self.suites}) < len(self.suites):
+      raise ValueError("two suites have the same prefix")
+    if max(self.ks) > self.samples:
+      raise ValueError(
+        f"pass@{max(self.ks)} wants as many samples, not {self.samples}: raise "
+        "samples or lower ks"
+      )
+    for pair in self.pairs:
+      if len(pair) != 2 or not set(pair) <= set(self.students):
+        raise ValueError(f"the pair {pair} is not two of {self.students}")
 
 
 def _answer(
@@ -51,41 +74,38 @@ def _answer(
   """Returns a record a sample; see research.evaluation.pass_at_k."""
   tokenizer = settings.load_tokenizer(config.run)
   task, k = resolve(suite.problems.task), config.samples
-  problems = pools.pool(suite.problems, suite.count, config.run.seed)
-  prompts = [rollout.prompt_ids(tokenizer, p) for p in problems]
-  completions = engine.complete(
+  asked = pools.pool(suite.problems, suite.count, config.run.seed)
+  problems = [p for p in asked for _ in range(k)]
+  completions = rollout.write(
     config.run.model,
     params,
-    [p for p in prompts for _ in range(k)],
+    tokenizer,
+    problems,
     jax.random.fold_in(jax.random.key(config.run.seed), 1),
-    sampling=Sampling(config.temperature, top_p=config.top_p),
-    new_tokens=suite.new_tokens,
-    stop=tokenizer.end,
-    rows=config.rows,
-    mesh=mesh,
+    rollout.Budget(
+      Sampling(config.temperature, top_p=config.top_p),
+      suite.new_tokens,
+      config.rows,
+    ),
+    mesh,
   )
-  records = []
-  for i, completion in enumerate(completions):
-    problem = problems[i // k]
-    text = tokenizer.decode(completion.tokens)
-    verdict = task.reward(problem, text)
-    records.append(
-      {
-        "problem": problem.meta["key"],
-        "difficulty": problem.meta["difficulty"],
-        "sample": i % k,
-        "prompt": problem.prompt,
-        "text": text,
-        "gold": problem.answer,
-        "answer": extract.strict(text),
-        "verdict": verdict.kind,
-        "reward": verdict.value,
-        "lenient": task.lenient(problem, text).kind,
-        "tokens": len(completion.tokens),
-        "truncated": completion.truncated,
-      }
-    )
-  return records
+  graded = rollout.grade(task, tokenizer, problems, completions)
+  return [
+    {"sample": i % k, **_about(task, problem, record), **record}
+    for i, (problem, record) in enumerate(zip(problems, graded, strict=True))
+  ]
+
+
+def _about(task: Any, problem: Problem, record: dict) -> dict[str, Any]:
+  """Returns what evaluation asks beyond a reward."""
+  written = record["completion"]
+  return {
+    "problem": problem.meta["key"],
+    "difficulty": problem.meta["difficulty"],
+    "gold": problem.answer,
+    "answer": extract.strict(written),
+    "lenient": task.lenient(problem, written).kind,
+  }
 
 
 def _table(

@@ -17,7 +17,7 @@ from research.sampling import rollout
 from research.sampling.sampler import Sampling
 from research.training import metrics, objectives, optimizers
 from research.training import step as steps
-from research.types import TrainState
+from research.types import TrainState, Trajectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,51 +58,46 @@ class Config:
 
 
 class Rollouts:
-  """Graded samples of the current policy, as a source of the loop."""
+  """Graded samples of the current policy."""
 
-  def __init__(self, config: Config, workdir: pathlib.Path, mesh: Any):
-    """Draws the pool of problems."""
+  def __init__(self, config: Any, workdir: pathlib.Path, mesh: Any):
+    """Draws the pool of `config.pool` from `config.problems`."""
     self._config, self._workdir, self._mesh = config, workdir, mesh
     self._tokenizer = settings.load_tokenizer(config.run)
     self._task = resolve(config.problems.task)
     self._pool = pools.pool(config.problems, config.pool, config.run.seed)
-    module = resolve(config.algorithm.name)
-    self._advantage = jax.jit(
-      functools.partial(module.advantage, **config.advantage)
-    )
 
-  def draw(self, state: TrainState, step: int) -> tuple[Any, dict]:
-    """Returns (trajectory, advantage_BT) and what the samples say."""
-    cfg = self._config.rollout
-    seed = self._config.run.seed
-    problems = pools.of_step(self._pool, seed, step, cfg.problems)
-    completions, records = rollout.collect(
-      self._config.run.model,
+  def sample(self, state: TrainState, step: int) -> tuple[Trajectory, dict]:
+    """Returns a step's trajectory and what its samples say; logs them all."""
+    cfg, run = self._config.rollout, self._config.run
+    asked = pools.of_step(self._pool, run.seed, step, cfg.problems)
+    problems = [p for p in asked for _ in range(cfg.group)]
+    completions = rollout.write(
+      run.model,
       state.params,
       self._tokenizer,
-      self._task,
       problems,
       jax.random.fold_in(state.key, step),
-      group=cfg.group,
-      sampling=Sampling(cfg.temperature),
-      new_tokens=cfg.new_tokens,
-      rows=cfg.rows,
-      mesh=self._mesh,
+      rollout.Budget(Sampling(cfg.temperature), cfg.new_tokens, cfg.rows),
+      self._mesh,
     )
-    rows = [{"step": step, **record} for record in records]
-    metrics.write_rollouts(self._workdir, step, rows)
+    graded = rollout.grade(self._task, self._tokenizer, problems, completions)
+    records = [
+      {"step": step, "group": i // cfg.group, **record}
+      for i, record in enumerate(graded)
+    ]
+    metrics.write_rollouts(self._workdir, step, records)
     trajectory = rollout.to_trajectory(
       self._tokenizer,
       problems,
       completions,
       records,
       length=cfg.length,
-      step=self._multiple(),
+      multiple=self._multiple(),
       version=step,
     )
-    trajectory = sharding.place(trajectory, self._mesh)
-    advantage_BT = self._advantage(trajectory)
-    return (trajectory, advantage_BT), rollout.summarise(records)
+    seen = rollout.summarise(records)
+    return sharding.place(trajectory, self._mesh), seen
 
   def _multiple(self) -> int:
     """Rows come in eighths of the most there can be, split over all devices."""
@@ -111,6 +106,21 @@ class Rollouts:
     least = int(np.lcm(ways * self._config.microbatches, 1))
     eighth = -(-cfg.problems * cfg.group // 8)
     return -(-eighth // least) * least
+
+
+class Advantages:
+  """Trajectories and their advantages, as a source of the loop."""
+
+  def __init__(self, config: Config, rollouts: Rollouts):
+    """Compiles the algorithm's advantage."""
+    advantage = resolve(config.algorithm.name).advantage
+    self._advantage = jax.jit(functools.partial(advantage, **config.advantage))
+    self._rollouts = rollouts
+
+  def draw(self, state: TrainState, step: int) -> tuple[Any, dict]:
+    """Returns (trajectory, advantage_BT) and what the samples say."""
+    trajectory, seen = self._rollouts.sample(state, step)
+    return (trajectory, self._advantage(trajectory)), seen
 
   def state(self) -> Any:
     """Returns None: a step's problems depend on the seed and the step."""
@@ -145,7 +155,7 @@ def run(
       clip=config.optimizer.clip,
       microbatches=config.microbatches,
     ),
-    Rollouts(config, workdir, mesh),
+    Advantages(config, Rollouts(config, workdir, mesh)),
   )
   cfg = config.rollout
   return {"answers": config.loop.steps * cfg.problems * cfg.group}

@@ -2,8 +2,8 @@
 
 A_i = (R_i - mean R) / (std R + delta) over the samples of one prompt, and
 L = -min(r A, clip(r, 1 - low, 1 + high) A) a token, r the ratio of the current
-policy to the one that sampled. `clip_high` above `clip_low` is DAPO's clip-higher
-(2503.14476); `normalize=False` is Dr.GRPO's advantage (2503.20783).
+policy to the one that sampled. `clip_high` above `clip_low` is DAPO's
+clip-higher (2503.14476); `normalize=False` is Dr.GRPO's (2503.20783).
 """
 
 from typing import Literal

@@ -5,6 +5,8 @@ their content, so that a changed file is never served from an old copy.
 """
 
 import contextlib
+import fcntl
+import functools
 import hashlib
 import inspect
 import io
@@ -12,7 +14,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 import tensorflow_datasets as tfds
@@ -149,8 +151,7 @@ def source(
   for file in FILES[name].values():
     digest.update(_wanted(root / file, name).read_bytes())
   folder = _cache_root(cache_dir) / digest.hexdigest()[:16]
-  builder = BUILDERS[name](data_dir=folder, file_format="array_record")
-  return _prepared(builder, split, manual_dir=root)
+  return _prepared(BUILDERS[name], folder, split, manual_dir=root)
 
 
 def problems(
@@ -178,8 +179,7 @@ def problems(
     f"split {split!r} of {task.__name__}",
   )
   folder = _cache_root(cache_dir) / digest.hexdigest()[:16]
-  builder = Problems(rows=rows, data_dir=folder, file_format="array_record")
-  return _prepared(builder, "rows")
+  return _prepared(functools.partial(Problems, rows=rows), folder, "rows")
 
 
 def _problem_rows(
@@ -249,18 +249,26 @@ def _text_info(builder, *names: str) -> tfds.core.DatasetInfo:
 
 
 def _prepared(
-  builder: tfds.core.GeneratorBasedBuilder,
+  build: Callable[..., tfds.core.GeneratorBasedBuilder],
+  folder: pathlib.Path,
   split: str,
   manual_dir: pathlib.Path | None = None,
 ) -> TextRows:
-  """The rows of `split`, written as array_record on the first call."""
+  """The rows of `split`, written as array_record on the first call.
+
+  Processes that want one copy wait for each other; the first one writes it.
+  """
   config = tfds.download.DownloadConfig(
     manual_dir=manual_dir, try_download_gcs=False
   )
-  # TFDS announces a download on standard output, and draws a bar a shard.
-  tfds.disable_progress_bar()
-  with contextlib.redirect_stdout(io.StringIO()):
-    builder.download_and_prepare(download_config=config)
+  folder.mkdir(parents=True, exist_ok=True)
+  with (folder / "lock").open("w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    builder = build(data_dir=folder, file_format="array_record")
+    # TFDS announces a download on standard output, and draws a bar a shard.
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder.download_and_prepare(download_config=config)
   return TextRows(builder.as_data_source(split))  # pyright: ignore
 
 

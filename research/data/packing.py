@@ -125,21 +125,14 @@ def lay_out(
   last place then holds 0. Other extras stay where their tokens are. Raises
   ValueError where a row is longer than `length` or keys differ.
   """
-  names = _names(rows)
-  absent = set(shifted) - set(names)
-  if absent and any(rows):
-    raise ValueError(f"no example has the shifted {sorted(absent)}: {names}")
+  _check_room(rows, length)
+  names = _names(rows, shifted)
   shape = (len(rows), length)
   out = {name: np.zeros(shape, kind) for name, kind in names.items()}
   out["tokens"] = np.full(shape, pad, np.int32)
   out["positions"] = np.zeros(shape, np.int32)
   out["segments"] = np.zeros(shape, np.int32)
   for b, row in enumerate(rows):
-    if sum(map(size_of, row)) > length:
-      raise ValueError(
-        f"row {b} has {sum(map(size_of, row))} tokens, more than the length "
-        f"{length}; rows are never truncated"
-      )
     start = 0
     for segment, example in enumerate(row, 1):
       stop = start + size_of(example)
@@ -154,15 +147,33 @@ def lay_out(
   return out
 
 
-def _names(rows: Sequence[Row]) -> dict[str, np.dtype]:
-  """The arrays that all examples share, and a type that holds each."""
+def _check_room(rows: Sequence[Row], length: int) -> None:
+  """Raises ValueError for a row of more than `length` tokens."""
+  for b, row in enumerate(rows):
+    size = sum(map(size_of, row))
+    if size > length:
+      raise ValueError(
+        f"row {b} has {size} tokens, more than the length {length}; rows are "
+        "never truncated"
+      )
+
+
+def _names(rows: Sequence[Row], shifted: Sequence[str]) -> dict[str, np.dtype]:
+  """The arrays that all examples share, and a type that holds each.
+
+  Raises ValueError where keys differ, or a `shifted` one is not among them.
+  """
   examples = [example for row in rows for example in row]
-  names = list(examples[0]) if examples else ["tokens", "mask"]
-  for example in examples:
-    if set(example) != set(names):
-      raise ValueError(f"examples differ: {sorted(names)}, {sorted(example)}")
   if not examples:
-    return {name: np.dtype(np.int32) for name in names}
+    return {name: np.dtype(np.int32) for name in ("tokens", *shifted)}
+  names = set(examples[0])
+  for example in examples:
+    if set(example) != names:
+      raise ValueError(f"examples differ: {sorted(names)}, {sorted(example)}")
+  if not names >= set(shifted):
+    raise ValueError(
+      f"examples have {sorted(names)}; not all of the shifted {sorted(shifted)}"
+    )
   return {
     name: np.result_type(*(example[name] for example in examples))
     for name in names

@@ -4,7 +4,7 @@ A table of samples is a list of records, one a sample:
 
   problem    the problem's canonical key (str)
   sample     its number among the samples of that problem (int)
-  text       what the model wrote
+  completion what the model wrote
   answer     what strict extraction found (str), or None
   verdict    kind under strict extraction   correct wrong unparsed timeout error
   lenient    kind under lenient extraction  likewise

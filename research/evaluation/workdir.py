@@ -53,7 +53,7 @@ def stages(workdir: Path, order: Sequence[str] = ()) -> list[Stage]:
 
 def _stage(folder: Path) -> Stage:
   files = [path for name in FOLDERS for path in _files(folder / name)]
-  samples = [_sample(record) for path in files for record in _lines(path)]
+  samples = [record for path in files for record in _lines(path)]
   return Stage(folder.name, _metrics(folder / "metrics.jsonl"), samples)
 
 
@@ -69,13 +69,6 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
     if "step" in record:
       steps.setdefault(record["step"], {}).update(record)
   return [steps[step] for step in sorted(steps)]
-
-
-def _sample(record: dict[str, Any]) -> dict[str, Any]:
-  # Evaluation's tables call the completion `text`.
-  if "text" in record and "completion" not in record:
-    return {("completion" if k == "text" else k): v for k, v in record.items()}
-  return record
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

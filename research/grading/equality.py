@@ -54,8 +54,8 @@ def _bare(text: str) -> str:
   text = text.removesuffix("\\").strip().replace("\u2212", "-")
   text = re.sub(r"^([+-]?)\\?\$", r"\1", text)
   # `½` alone; normalising inside a number would turn `2½` into 21/2.
-  if unicodedata.decomposition(text[:1]).startswith("<fraction>"):
-    ratio = unicodedata.normalize("NFKC", text[:1]).replace("\u2044", "/")
+  if text and unicodedata.decomposition(text[0]).startswith("<fraction>"):
+    ratio = unicodedata.normalize("NFKC", text[0]).replace("\u2044", "/")
     return ratio + text[1:]
   return text
 

@@ -1,8 +1,9 @@
 """Reverse KL estimated on the student's own samples (Thinking Machines, 2025).
 
-Each sampled token's reward is log p(y_t) - log q(y_t), discount 0; the surrogate
-sum_t w_t sg[log q - log p] log q has the gradient of sum_t KL(q || p) in
-expectation over y_t ~ q. It needs one number a token from the teacher.
+Each sampled token's reward is log p(y_t) - log q(y_t), discount 0; the
+surrogate sum_t w_t sg[log q - log p] log q has the gradient of
+sum_t KL(q || p) in expectation over y_t ~ q. It needs one number a token from
+the teacher.
 """
 
 import jax

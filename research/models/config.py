@@ -65,15 +65,15 @@ class Model:
   @property
   def sizes(self) -> dict[str, int]:
     """The size of each axis letter that a parameter may carry."""
-    return dict(
-      V=self.vocab,
-      D=self.width,
-      N=self.layers,
-      K=self.kv_heads,
-      G=self.groups,
-      H=self.head_dim,
-      F=self.mlp,
-    )
+    return {
+      "V": self.vocab,
+      "D": self.width,
+      "N": self.layers,
+      "K": self.kv_heads,
+      "G": self.groups,
+      "H": self.head_dim,
+      "F": self.mlp,
+    }
 
   def is_local(self, layer: int) -> bool:
     """Says whether a layer attends through the sliding window."""

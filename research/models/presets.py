@@ -5,33 +5,42 @@ from typing import Any
 
 from research.models.config import Model, Rope
 
-_LLAMA3 = Rope(
-  base=500_000.0, scaling="llama3", factor=8.0, original=8192
-)
+_LLAMA3 = Rope(base=500_000.0, scaling="llama3", factor=8.0, original=8192)
 _GEMMA3_GLOBAL = Rope(base=1_000_000.0, scaling="linear", factor=8.0)
 
 
 def _qwen2(**sizes: Any) -> Model:
   rope = Rope(base=1_000_000.0)
-  shape = {"vocab": 151_936, "context": 32_768, "head_dim": 128}
+  shape: dict[str, Any] = {"vocab": 151_936, "context": 32_768, "head_dim": 128}
   return Model(**shape | sizes, rope=rope, qkv_bias=True)
 
 
 def _qwen3(**sizes: Any) -> Model:
   rope = Rope(base=1_000_000.0)
-  shape = {"vocab": 151_936, "context": 40_960, "head_dim": 128}
+  shape: dict[str, Any] = {"vocab": 151_936, "context": 40_960, "head_dim": 128}
   return Model(**shape | sizes, rope=rope, qk_norm=True)
 
 
 def _llama3(**sizes: Any) -> Model:
-  shape = {"vocab": 128_256, "context": 131_072, "norm_eps": 1e-5}
-  return Model(**shape | {"rope": _LLAMA3} | sizes)
+  shape: dict[str, Any] = {
+    "vocab": 128_256,
+    "context": 131_072,
+    "norm_eps": 1e-5,
+    "rope": _LLAMA3,
+  }
+  return Model(**shape | sizes)
 
 
 def _gemma3(**sizes: Any) -> Model:
-  shape = {"vocab": 262_208, "context": 131_072, "head_dim": 256}
+  shape: dict[str, Any] = {
+    "vocab": 262_208,
+    "context": 131_072,
+    "head_dim": 256,
+    "rope": _GEMMA3_GLOBAL,
+    "window": 1024,
+  }
   return Model(
-    **shape | {"rope": _GEMMA3_GLOBAL, "window": 1024} | sizes,
+    **shape | sizes,
     local_rope=Rope(base=10_000.0),
     global_every=6,
     activation="gelu",
@@ -58,9 +67,7 @@ PRESETS = {
   "qwen2_5_0_5b": _qwen2(
     width=896, layers=24, kv_heads=2, groups=7, head_dim=64, mlp=4864
   ),
-  "qwen2_5_1_5b": _qwen2(
-    width=1536, layers=28, kv_heads=2, groups=6, mlp=8960
-  ),
+  "qwen2_5_1_5b": _qwen2(width=1536, layers=28, kv_heads=2, groups=6, mlp=8960),
   "qwen2_5_7b": _qwen2(
     vocab=152_064,
     width=3584,

@@ -62,7 +62,7 @@ class Norm(nn.Module):
     init = nn.initializers.zeros if offset else nn.initializers.ones
     boxed = nn.with_logical_partitioning(init, (self.axis,))
     size = self.config.sizes[self.axis]
-    scale = self.param(f"scale_{self.axis}", boxed, [size], jnp.float32)
+    scale: Any = self.param(f"scale_{self.axis}", boxed, [size], jnp.float32)
     wide = jnp.promote_types(jnp.float32, x.dtype)
     y = x.astype(wide)
     mean = jnp.mean(jnp.square(y), axis=-1, keepdims=True)
@@ -204,7 +204,7 @@ def _turns(cfg: Model, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
   return jnp.cos(angles) * sizes, jnp.sin(angles) * sizes
 
 
-def _own(cfg: Model, S: int) -> tuple[np.ndarray, np.ndarray] | None:
+def _own(cfg: Model, S: int) -> tuple[np.ndarray, np.ndarray]:
   """Returns each layer's (kind_N, window_N); a global layer's window is S."""
   local_N = np.array([cfg.is_local(n) for n in range(cfg.layers)])
   kind_N = local_N * (cfg.local_rope is not None)
@@ -226,7 +226,7 @@ class Transformer(nn.Module):
     segments_BT: jax.Array | None = None,
     cache: tuple[Cache, ...] | None = None,
     features: Sequence[str] = (),
-  ) -> tuple[jax.Array, tuple[Cache, ...] | None, dict[str, jax.Array]]:
+  ) -> tuple[jax.Array, tuple[Cache, ...] | None, dict[str, Any]]:
     """Returns (hidden_BTD, cache, features).
 
     With a cache, the T tokens of a row are written at its own positions, which
@@ -263,11 +263,12 @@ class Transformer(nn.Module):
     layer = Layer
     if cfg.remat != "nothing":
       layer = nn.remat(Layer, policy=_REMAT[cfg.remat], prevent_cse=False)
+    broadcast = (nn.broadcast,) * 4  # turns, positions, segments, cache
     scanned = nn.scan(
       layer,
       variable_axes={"params": 0},
       split_rngs={"params": True},
-      in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
+      in_axes=(0, *broadcast),  # pyright: ignore[reportArgumentType]
       length=cfg.layers,
       metadata_params={nn.PARTITION_NAME: "N"},
     )

@@ -7,7 +7,7 @@ says does not depend on the rows beside it.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,19 @@ class Completion:
   truncated: bool
 
 
-def _next(model, params, unembed_VD, tokens_BT, positions_BT, last_B, cache):
+class _Written(NamedTuple):
+  """The carry of decoding: what each row wrote so far."""
+
+  t: jax.Array
+  logits_BV: jax.Array
+  cache: Any
+  done_B: jax.Array
+  tokens_BT: jax.Array
+  logprobs_BT: jax.Array
+  lengths_B: jax.Array
+
+
+def _next(model, params, tokens_BT, positions_BT, last_B, cache):
   """Returns the logits behind each row's `last` token, and the cache."""
   hidden_BTD, cache, _ = transformer.apply(
     model, params, tokens_BT, positions_BT, None, cache
@@ -41,12 +53,27 @@ def _next(model, params, unembed_VD, tokens_BT, positions_BT, last_B, cache):
   logits_BV = jnp.einsum(
     "BD,VD->BV",
     hidden_B1D[:, 0],
-    unembed_VD,
+    transformer.unembedding(model, params),
     preferred_element_type=jnp.promote_types(jnp.float32, hidden_BTD.dtype),
   )
   if model.logit_softcap is not None:
     logits_BV = model.logit_softcap * jnp.tanh(logits_BV / model.logit_softcap)
   return logits_BV, cache
+
+
+def _write(now: _Written, keys_B: Any, sampling: Sampling, stop: int) -> Any:
+  """Returns the tokens that each row draws next, and `now` with them in it."""
+  at_B = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_B, now.t)
+  token_B, logprob_B = draw(at_B, now.logits_BV, sampling)
+  token_B = jnp.where(now.done_B, stop, token_B)
+  logprob_B = jnp.where(now.done_B, 0, logprob_B)
+  return token_B, now._replace(
+    t=now.t + 1,
+    done_B=now.done_B | (token_B == stop),
+    tokens_BT=now.tokens_BT.at[:, now.t].set(token_B),
+    logprobs_BT=now.logprobs_BT.at[:, now.t].set(logprob_B),
+    lengths_B=now.lengths_B + ~now.done_B,
+  )
 
 
 @functools.partial(
@@ -69,44 +96,38 @@ def generate(
   stays silent. A length returned counts the stop token; what stands behind it
   is `stop` with log-probability 0.
   """
-  B, T = prompts_BT.shape
   params = jax.tree.map(lambda p: p.astype(model.dtype), params)
-  unembed_VD = transformer.unembedding(model, params)
-  cache = transformer.empty_cache(model, B, T + new_tokens)
-  positions_BT = jnp.broadcast_to(jnp.arange(T)[None], (B, T))
-  step = functools.partial(_next, model, params, unembed_VD)
-  last_B = jnp.maximum(lengths_B - 1, 0)
-  logits_BV, cache = step(prompts_BT, positions_BT, last_B, cache)
+  step = functools.partial(_next, model, params)
+  now = _prefill(model, step, prompts_BT, lengths_B, new_tokens, stop)
   zero_B = jnp.zeros_like(lengths_B)
 
-  def body(carry):
-    t, logits_BV, cache, done_B, tokens_BT, logprobs_BT, written_B = carry
-    at_B = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_B, t)
-    token_B, logprob_B = draw(at_B, logits_BV, sampling)
-    token_B = jnp.where(done_B, stop, token_B)
-    tokens_BT = tokens_BT.at[:, t].set(token_B)
-    logprobs_BT = logprobs_BT.at[:, t].set(jnp.where(done_B, 0, logprob_B))
-    written_B = written_B + ~done_B
-    done_B = done_B | (token_B == stop)
-    position_B1 = (lengths_B + t)[:, None]
-    logits_BV, cache = step(token_B[:, None], position_B1, zero_B, cache)
-    return t + 1, logits_BV, cache, done_B, tokens_BT, logprobs_BT, written_B
+  def body(now):
+    token_B, now = _write(now, keys_B, sampling, stop)
+    position_B1 = (lengths_B + now.t - 1)[:, None]
+    logits_BV, cache = step(token_B[:, None], position_B1, zero_B, now.cache)
+    return now._replace(logits_BV=logits_BV, cache=cache)
 
-  def going(carry):
-    t, done_B = carry[0], carry[3]
-    return (t < new_tokens) & ~done_B.all()
+  going = lambda now: (now.t < new_tokens) & ~now.done_B.all()
+  now = jax.lax.while_loop(going, body, now)
+  return now.tokens_BT, now.logprobs_BT, now.lengths_B
 
-  start = (
-    jnp.zeros((), jnp.int32),
-    logits_BV,
-    cache,
-    lengths_B == 0,
-    jnp.full((B, new_tokens), stop, jnp.int32),
-    jnp.zeros((B, new_tokens), logits_BV.dtype),
-    zero_B,
+
+def _prefill(model, step, prompts_BT, lengths_B, new_tokens, stop) -> _Written:
+  """Reads the prompts; nothing is written yet."""
+  B, T = prompts_BT.shape
+  cache = transformer.empty_cache(model, B, T + new_tokens)
+  positions_BT = jnp.broadcast_to(jnp.arange(T)[None], (B, T))
+  last_B = jnp.maximum(lengths_B - 1, 0)
+  logits_BV, cache = step(prompts_BT, positions_BT, last_B, cache)
+  return _Written(
+    t=jnp.zeros((), jnp.int32),
+    logits_BV=logits_BV,
+    cache=cache,
+    done_B=lengths_B == 0,
+    tokens_BT=jnp.full((B, new_tokens), stop, jnp.int32),
+    logprobs_BT=jnp.zeros((B, new_tokens), logits_BV.dtype),
+    lengths_B=jnp.zeros_like(lengths_B),
   )
-  *_, tokens_BT, logprobs_BT, written_B = jax.lax.while_loop(going, body, start)
-  return tokens_BT, logprobs_BT, written_B
 
 
 def _check(model: Model, prompts: Sequence[np.ndarray], new_tokens: int):
@@ -122,7 +143,7 @@ def _check(model: Model, prompts: Sequence[np.ndarray], new_tokens: int):
 
 
 def _pad(prompts: Sequence[np.ndarray], rows: int) -> tuple[np.ndarray, ...]:
-  """Stacks prompts to [rows, T], T a multiple of 16; spare rows have length 0."""
+  """Stacks prompts to [rows, T], 16 | T; spare rows have length 0."""
   longest = max(len(p) for p in prompts)
   tokens_BT = np.zeros((rows, -(-longest // 16) * 16), np.int32)
   lengths_B = np.zeros(rows, np.int32)
@@ -152,27 +173,24 @@ def complete(
     ValueError: a prompt is empty or, with its new tokens, over the context.
   """
   _check(model, prompts, new_tokens)
+  run = functools.partial(
+    generate, sampling=sampling, new_tokens=new_tokens, stop=stop
+  )
   order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
   out: dict[int, Completion] = {}
   for start in range(0, len(order), rows):
     ids = order[start : start + rows]
-    tokens_BT, lengths_B = _pad([prompts[i] for i in ids], rows)
+    padded = sharding.place(_pad([prompts[i] for i in ids], rows), mesh)
     spare = [len(prompts)] * (rows - len(ids))
-    keys_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-      key, jnp.asarray(ids + spare, jnp.int32)
+    keys_B = _keys(key, jnp.asarray(ids + spare, jnp.int32))
+    tokens_BT, logprobs_BT, lengths_B = jax.device_get(
+      run(model, params, *padded, keys_B)
     )
-    results = generate(
-      model,
-      params,
-      *sharding.place((tokens_BT, lengths_B), mesh),
-      keys_B,
-      sampling=sampling,
-      new_tokens=new_tokens,
-      stop=stop,
-    )
-    tokens_BT, logprobs_BT, written_B = jax.device_get(results)
     for row, i in enumerate(ids):
-      n = int(written_B[row])
-      ids_T = tokens_BT[row, :n]
-      out[i] = Completion(ids_T, logprobs_BT[row, :n], bool(ids_T[-1] != stop))
+      ids_T = tokens_BT[row, : lengths_B[row]]
+      logprobs_T = logprobs_BT[row, : lengths_B[row]]
+      out[i] = Completion(ids_T, logprobs_T, bool(ids_T[-1] != stop))
   return [out[i] for i in range(len(prompts))]
+
+
+_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))

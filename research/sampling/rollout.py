@@ -1,5 +1,6 @@
 """One rollout: sample a group of answers a problem, grade them, pack them."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,41 +22,50 @@ def prompt_ids(tokenizer: text.Tokenizer, problem: Problem) -> np.ndarray:
   return text.render(tokenizer, messages, generate=True).ids
 
 
-def collect(
+@dataclasses.dataclass(frozen=True)
+class Budget:
+  """How to sample: the law, the most tokens, and how many rows at a time."""
+
+  sampling: Sampling
+  new_tokens: int
+  rows: int
+
+
+def write(
   model: Model,
   params: Any,
   tokenizer: text.Tokenizer,
-  task: Any,
   problems: Sequence[Problem],
   key: jax.Array,
-  *,
-  group: int,
-  sampling: Sampling,
-  new_tokens: int,
-  rows: int,
+  budget: Budget,
   mesh: Mesh | None = None,
-) -> tuple[list[engine.Completion], list[dict[str, Any]]]:
-  """Samples and grades `group` answers to each problem.
-
-  Returns the completions and, a line each, what a person would want to read of
-  them; sample `i` answers problem `i // group`. A sample whose grading failed
-  has reward None.
-  """
-  prompts = [prompt_ids(tokenizer, p) for p in problems for _ in range(group)]
-  completions = engine.complete(
+) -> list[engine.Completion]:
+  """Returns one completion a problem; a problem may come several times."""
+  return engine.complete(
     model,
     params,
-    prompts,
+    [prompt_ids(tokenizer, problem) for problem in problems],
     key,
-    sampling=sampling,
-    new_tokens=new_tokens,
+    sampling=budget.sampling,
+    new_tokens=budget.new_tokens,
     stop=tokenizer.end,
-    rows=rows,
+    rows=budget.rows,
     mesh=mesh,
   )
+
+
+def grade(
+  task: Any,
+  tokenizer: text.Tokenizer,
+  problems: Sequence[Problem],
+  completions: Sequence[engine.Completion],
+) -> list[dict[str, Any]]:
+  """Returns, a record each, what a person would want to read of completions.
+
+  A completion whose grading failed has reward None.
+  """
   records = []
-  for i, completion in enumerate(completions):
-    problem = problems[i // group]
+  for problem, completion in zip(problems, completions, strict=True):
     written = tokenizer.decode(completion.tokens)
     verdict: Verdict = task.reward(problem, written)
     records.append(
@@ -66,10 +76,9 @@ def collect(
         "verdict": verdict.kind,
         "tokens": len(completion.tokens),
         "truncated": completion.truncated,
-        "group": i // group,
       }
     )
-  return completions, records
+  return records
 
 
 def _example(
@@ -101,21 +110,21 @@ def to_trajectory(
   records: Sequence[Mapping[str, Any]],
   *,
   length: int,
-  step: int,
+  multiple: int,
   version: int,
 ) -> Trajectory:
   """Packs graded samples into rows of `length`, on the host.
 
-  The number of rows is rounded up to a multiple of `step`, so that few shapes
-  are ever compiled.
+  A record's `group` says which samples answer one prompt. The number of rows
+  is rounded up to a `multiple`, so that few shapes are ever compiled.
 
   Raises:
     ValueError: a sample is longer than `length`.
   """
-  prompts = [prompt_ids(tokenizer, p) for p in problems]
+  sampled = zip(problems, completions, records, strict=True)
   examples = [
-    _example(prompts[record["group"]], completion, record, version)
-    for completion, record in zip(completions, records, strict=True)
+    _example(prompt_ids(tokenizer, problem), completion, record, version)
+    for problem, completion, record in sampled
   ]
   packed = packing.pack(examples, length)
   if packed.rejected:
@@ -124,14 +133,15 @@ def to_trajectory(
       f"{packed.rejected} samples are longer than the rows of {length}, the "
       f"longest has {longest} tokens: raise length"
     )
-  spare = -len(packed.rows) % step
+  spare = -len(packed.rows) % multiple
   out = packing.lay_out(
     [*packed.rows, *([] for _ in range(spare))],
     length,
     pad=tokenizer.pad,
     shifted=("mask", "logprobs"),
   )
-  return Trajectory(**{f"{name}_BT": array for name, array in out.items()})
+  fields: dict[str, Any] = {f"{name}_BT": x for name, x in out.items()}
+  return Trajectory(**fields)
 
 
 def summarise(

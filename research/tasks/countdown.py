@@ -213,9 +213,10 @@ def _draw(
   """Any problem of `count` numbers whose random solution hits a target."""
   for _ in range(splits.PATIENCE):
     numbers = [rng.randint(1, largest) for _ in range(count)]
-    items = _sorted([Item(n, str(n)) for n in numbers])
-    for _ in range(count - 1):
-      items = rng.choice(moves(items)).left
+    items = [Item(n, str(n)) for n in numbers]
+    while len(items) > 1:
+      pair = [items.pop(rng.randrange(len(items))) for _ in range(2)]
+      items.append(rng.choice(list(_results(*_sorted(pair))))[1])
     if items[0].value in targets:
       return _problem(numbers, items[0])
   raise ValueError(

@@ -19,25 +19,27 @@ from research.grading import equality, extract
 from research.types import Problem, Verdict
 
 SPLITS = splits.SPLITS
-DIGITS = {"train": (2, 2), "test": (2, 2), "ood": (3, 2)}
+DIGITS = {"train": ((2, 2),), "test": ((2, 2),), "ood": ((3, 2),)}
 
 
 def problems(
-  split: str, seed: int, digits: Sequence[int] | None = None
+  split: str, seed: int, digits: Sequence[Sequence[int]] | None = None
 ) -> Iterator[Problem]:
-  """Products without end; `digits=(a, b)` digits of the two factors.
+  """Products without end; `digits` lists how many the two factors may have.
 
-  By default those of `DIGITS[split]`. `12*34` and `34*12` are one problem.
+  `digits=((3, 1), (4, 1))` draws 3x1 and 4x1 equally often; by default those of
+  `DIGITS[split]`. `12*34` and `34*12` are one problem.
   Raises ValueError on an unknown split, on impossible digits, and when a split
   has no new problem left.
   """
   splits.check("multiplication", split)
-  wanted = tuple(DIGITS[split] if digits is None else digits)
-  if len(wanted) != 2 or min(wanted) < 1:
+  levels = [tuple(x) for x in (DIGITS[split] if digits is None else digits)]
+  if not levels or any(len(x) != 2 or min(x) < 1 for x in levels):
     raise ValueError(
-      f"multiplication: digits={wanted} must be two counts, each at least 1"
+      f"multiplication: digits={levels} must be pairs of counts, each at least "
+      "1, such as ((3, 1), (4, 1))"
     )
-  return splits.stream("multiplication", split, seed, [wanted], _draw)
+  return splits.stream("multiplication", split, seed, levels, _draw)
 
 
 def trace(problem: Problem, seed: int) -> str:

@@ -1,5 +1,6 @@
 """The one train step: pretraining, distillation and policy gradient alike."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -87,12 +88,11 @@ def update(
     objective, state.params, state.frozen, inputs, microbatches
   )
   divisor = jnp.where(denominator == 0, 1, denominator)
-  grads = jax.tree.map(lambda g: g / divisor, grads)
-  norm = optax.global_norm(grads)
+  norm = optax.tree.norm(grads) / divisor
   finite = jnp.isfinite(norm) & jnp.isfinite(value)
-  shrink = jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-12))
+  scale = jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-12)) / divisor
   grads = jax.tree.map(
-    lambda g, p: (g * shrink).astype(p.dtype), grads, state.params
+    lambda g, p: (g * scale).astype(p.dtype), grads, state.params
   )
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
@@ -103,7 +103,8 @@ def update(
     "gradient_norm": (norm, one),
     "nonfinite": (1.0 - finite, one),
   }
-  new = state.replace(
+  new = dataclasses.replace(
+    state,
     step=state.step + 1,
     params=jax.tree.map(keep, params, state.params),
     opt_state=jax.tree.map(keep, opt_state, state.opt_state),

@@ -2,6 +2,7 @@ import itertools
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import types
 
@@ -40,8 +41,7 @@ def data(tmp_path):
   return tmp_path / "data"
 
 
-def test_gsm8k_in_file_order_without_tensorflow(data, tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, "tensorflow", None)  # importing it fails
+def test_gsm8k_in_file_order_without_tensorflow(data, tmp_path):
   train = datasets.source("gsm8k", "train", data, tmp_path / "cache")
   assert list(train) == rows(25)
   assert train[-1] == rows(25)[-1] and train[1:3] == rows(25)[1:3]
@@ -50,6 +50,7 @@ def test_gsm8k_in_file_order_without_tensorflow(data, tmp_path, monkeypatch):
   test = datasets.source("gsm8k", "test", data, tmp_path / "cache")
   assert list(test) == rows(3, 100)
   assert list((tmp_path / "cache").glob("*/gsm8k/*/*.array_record*"))
+  assert "tensorflow" not in sys.modules
 
 
 def test_prepared_once_and_anew_when_a_file_changes(data, tmp_path, capsys):
@@ -73,6 +74,24 @@ def test_data_dir_comes_from_argument_or_environment(
   assert len(datasets.source("gsm8k", "test", None, tmp_path / "c")) == 3
   monkeypatch.setenv("PITH_DATA", str(tmp_path / "nowhere"))
   assert len(datasets.source("gsm8k", "test", data, tmp_path / "c")) == 3
+
+
+def test_processes_that_start_together_share_a_copy(data, tmp_path):
+  script = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from research.data import datasets; "
+    "print(len(datasets.source('gsm8k', 'train', *sys.argv[2:])))"
+  )
+  args = [str(ROOT), str(data), str(tmp_path / "cache")]
+  command = [sys.executable, "-c", script, *args]
+  both = [
+    subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for _ in range(2)
+  ]
+  for one in both:
+    out, err = one.communicate(timeout=120)
+    assert one.returncode == 0, err.decode()
+    assert out.decode().strip() == "25"
 
 
 @pytest.mark.parametrize("named", [True, False])

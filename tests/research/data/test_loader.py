@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from research.data import loader, packing
+from research.data import loader
 
-ROOT = pathlib.Path(__file__).parents[3]
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parents[2]
 A = list(range(3, 43))
 B = list(range(1003, 1023))
 
@@ -67,6 +68,19 @@ def test_rows_are_the_same_on_any_number_of_hosts(hosts):
     assert equal(gather([part[step] for part in parts]), whole)
 
 
+def test_shards_read_different_records():
+  batch = next(make(sources=[range(3, 403)]))
+  starts = (batch.segments_BT > 0) & (batch.positions_BT == 0)
+  records = batch.tokens_BT[starts].tolist()
+  assert len(records) == len(set(records)) >= 8
+
+
+def test_sources_of_one_size_are_shuffled_apart():
+  mixed = loader.stream([range(40), range(40)], seed=0)
+  pairs = [(mixed[2 * i], mixed[2 * i + 1]) for i in range(40)]
+  assert sum(a == b for a, b in pairs) < 20
+
+
 def test_restores_mid_epoch():
   whole = make()
   before = take(whole, 7)
@@ -119,20 +133,27 @@ def test_restores_in_a_new_process():
   assert told.stdout.strip() == digest(take(one, 4))
 
 
-def test_every_record_once_an_epoch_and_shuffled_anew():
-  shards = [loader.stream([A], seed=1, shard=s, shards=4) for s in range(4)]
+SIZES = [40, 41, loader.SMALL - 1, loader.SMALL]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_record_once_an_epoch_and_shuffled_anew(size):
+  records = range(size)
+  shards = [
+    loader.stream([records], seed=1, shard=s, shards=4) for s in range(4)
+  ]
   epochs = [
-    [shards[i % 4][i // 4] for i in range(e * len(A), (e + 1) * len(A))]
+    [shards[i % 4][i // 4] for i in range(e * size, (e + 1) * size)]
     for e in range(3)
   ]
   for epoch in epochs:
-    assert sorted(epoch) == A
+    assert sorted(epoch) == list(records) != epoch
   assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
 
 
-def test_neighbouring_seeds_do_not_share_epochs():
-  one, two = (loader.stream([A], seed=s) for s in (1, 2))
-  n = len(A)
+@pytest.mark.parametrize("n", SIZES)
+def test_neighbouring_seeds_do_not_share_epochs(n):
+  one, two = (loader.stream([range(n)], seed=s) for s in (1, 2))
   assert [one[n + i] for i in range(n)] != [two[i] for i in range(n)]
 
 
@@ -214,11 +235,6 @@ def test_a_fault_in_a_record_is_not_swallowed():
     raise ValueError(f"record {record} is bad")
 
   one = loader.Loader([A], fail, length=8, rows=4, shards=4, seed=0, pad=0)
-  with pytest.raises(ValueError, match="record .* is bad"):
+  with pytest.raises(ValueError, match=r"record .* is bad"):
     next(one)
   assert one.state()["shards"]["0"]["position"] == 0
-
-
-def test_packing_is_used(monkeypatch):
-  monkeypatch.setattr(packing, "first_fit", lambda free, size: None)
-  assert not next(make(rows=4)).segments_BT.any()

@@ -219,5 +219,5 @@ def test_fill_depends_on_stream_and_position_alone():
 
 
 def test_fill_gives_up_where_nothing_fits():
-  with pytest.raises(ValueError, match="4 examples on end .* length 8"):
+  with pytest.raises(ValueError, match=r"4 examples on end .* length 8"):
     packing.fill([make(9)] * 9, 0, rows=1, length=8, patience=3)

@@ -3,6 +3,7 @@
 Everything is drawn from a fixed seed, so a report of it can be compared.
 """
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -40,7 +41,7 @@ def table(student: str, shift: float, count: int, k: int = 8) -> list[dict]:
         {
           "problem": f"{problem} + 1",
           "sample": sample,
-          "text": "\n".join(f"step {s}: {problem}" for s in range(steps)),
+          "completion": "\n".join(f"step {s}: {problem}" for s in range(steps)),
           "answer": str(answer) if parsed else None,
           "verdict": kind if parsed else "unparsed",
           "lenient": kind,
@@ -51,6 +52,7 @@ def table(student: str, shift: float, count: int, k: int = 8) -> list[dict]:
   return records
 
 
+@functools.cache
 def summary(count: int = 60) -> dict:
   """A summary with three students on two suites and a paired difference."""
   found: dict = {}

@@ -17,7 +17,7 @@ def sample(answer, verdict, number, problem="p", **changes):
   record = {
     "problem": problem,
     "sample": number,
-    "text": "",
+    "completion": "",
     "answer": answer,
     "verdict": verdict,
     "lenient": verdict,

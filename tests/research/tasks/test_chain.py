@@ -45,7 +45,7 @@ def test_hard_training_problems_share_no_key_with_ood_and_test():
 
 
 def test_an_exhausted_split_says_so():
-  with pytest.raises(ValueError, match="no new one in split 'test'.*widen"):
+  with pytest.raises(ValueError, match=r"no new one in split 'test'.*widen"):
     list(chain.problems("test", 0, lengths=(1, 1)))
 
 
@@ -56,7 +56,7 @@ def test_a_training_split_may_repeat():
 
 @pytest.mark.parametrize("lengths", [(0, 3), (4, 3), (3,), (-2, -1)])
 def test_impossible_lengths_are_refused(lengths):
-  with pytest.raises(ValueError, match="lengths=.*lo <= hi"):
+  with pytest.raises(ValueError, match=r"lengths=.*lo <= hi"):
     chain.problems("train", 0, lengths=lengths)
 
 

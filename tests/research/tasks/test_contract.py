@@ -35,7 +35,9 @@ def arguments(tmp_path_factory):
       }
       for i in range(990, 1020)
     ]
-    _write(root / "gsm8k" / f"{part}.jsonl", rows)
+    # A test question that leaked into the training file.
+    leaked = {"question": "Leaked?", "answer": "3+4 = 7\n#### 7"}
+    _write(root / "gsm8k" / f"{part}.jsonl", [*rows, leaked])
   svamp = {"Body": "Bo had 9 figs and ate 4.", "Question": "How many now?"}
   row = {**svamp, "Answer": 5.0, "Type": "", "ID": "a", "Equation": ""}
   _write(root / "svamp" / "svamp_test.jsonl", [row])
@@ -155,7 +157,7 @@ def test_empty_text_is_unparsed(supply, junk):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
   text=st.text(max_size=40)
   | st.text("#0123456789+-*/()=<>{}\\ \n$,.%", max_size=60).map(
@@ -173,5 +175,5 @@ def test_junk_never_raises_and_is_never_correct(name, text):
 
 def test_an_unknown_split_is_named(supply):
   _, take = supply
-  with pytest.raises(ValueError, match="'validation'.*train, test, ood"):
+  with pytest.raises(ValueError, match=r"'validation'.*train, test, ood"):
     take("validation", n=1)

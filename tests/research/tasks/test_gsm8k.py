@@ -31,7 +31,7 @@ def test_the_trace_is_the_worked_answer_without_marks():
 
 
 @pytest.mark.parametrize(
-  "answer", ["1000", "1,000", "$1,000.00", "1000.", "1000.0", " $ 1000"[2:]]
+  "answer", ["1000", "1,000", "$1,000.00", "1000.", "1000.0", "1000 "]
 )
 def test_numbers_are_compared_by_value(answer):
   problem = gsm8k.problem_of(ROW)
@@ -58,7 +58,7 @@ def test_what_strict_grading_does_not_take(text, kind):
 
 
 def test_an_answer_without_a_number_is_named():
-  with pytest.raises(ValueError, match="'Ann has .*does not end in a line"):
+  with pytest.raises(ValueError, match=r"'Ann has .*does not end in a line"):
     gsm8k.problem_of({**ROW, "answer": "#### some"})
 
 
@@ -84,7 +84,7 @@ def test_every_gold_of_the_official_files_grades_itself(tmp_path):
   for split in gsm8k.SPLITS:
     problems = list(gsm8k.problems(split, 0, DATA, tmp_path))
     sizes[split] = len(problems)
-    for problem in itertools.islice(problems, 400):
+    for problem in itertools.islice(problems, 100):
       text = gsm8k.answer_text(problem)
       assert gsm8k.reward(problem, text).kind == "correct"
       other = f"#### {float(problem.answer) + 1}"

@@ -1,4 +1,5 @@
 import itertools
+import types
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_a_family_that_does_not_repeat_is_refused(family):
 
 
 def test_a_family_that_needs_a_fixed_hash_seed_says_so(monkeypatch):
-  flags = type("Flags", (), {"hash_randomization": 1})
+  flags = types.SimpleNamespace(hash_randomization=1)
   monkeypatch.setattr(reasoning_gym.sys, "flags", flags)
   with pytest.raises(ValueError, match="PYTHONHASHSEED=0"):
     reasoning_gym.problems("train", 0, family="word_ladder")

@@ -102,11 +102,10 @@ def _check(
 ) -> None:
   if means and means["nonfinite"]:
     saved = checkpoint.steps(folder)
-    kept = f"step {saved[-1]} is kept in {folder}" if saved else "none is kept"
+    newest = f"{folder}/{saved[-1]:08d} is good" if saved else "none was saved"
     raise FloatingPointError(
-      f"step {step}: the loss or its gradient is not finite. Of the good "
-      f"checkpoints {kept}. Lower the learning rate or look at the data of "
-      "that step"
+      f"step {step}: the loss or its gradient is not finite; of checkpoints, "
+      f"{newest}. Lower the learning rate or look at the data of that step"
     )
 
 
@@ -154,16 +153,12 @@ def fit(
   """Trains from the newest checkpoint in `workdir`, or from `state()`.
 
   `frozen` is attached to the state and never saved: its stage holds it. SIGTERM
-  saves and exits with 0.
-
-  Raises:
-    FloatingPointError: a loss was not finite; nothing bad has been saved.
+  saves and exits with 0. Raises FloatingPointError where a loss was not finite.
   """
   with contextlib.ExitStack() as stack:
     folder = workdir / "checkpoints"
     saver = stack.enter_context(checkpoint.Checkpointer(folder, loop.keep))
-    now = _resume(saver, state, abstract, source)
-    now = dataclasses.replace(now, frozen=frozen)
+    now = _resume(saver, state, abstract, source, frozen)
     start = int(now.step)
     asked = stack.enter_context(deferred_sigterm())
     writer = stack.enter_context(metrics.Writer(workdir, start))
@@ -192,9 +187,10 @@ def _resume(
   state: Callable[[], TrainState],
   abstract: Any,
   source: Source,
+  frozen: Any,
 ) -> TrainState:
   found = saver.restore(abstract)
-  if found is None:
-    return state()
-  source.restore(found[1]["source"])
-  return found[0]
+  if found is not None:
+    source.restore(found[1]["source"])
+  now = state() if found is None else found[0]
+  return dataclasses.replace(now, frozen=frozen)

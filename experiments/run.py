@@ -16,6 +16,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -123,11 +124,11 @@ def plan(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     ValueError: something in the config is unknown, missing or of a wrong type.
   """
   shared = ("seed", "tokenizer", "model", "mesh")
-  known = {*shared, "data_dir", "stages", *config.get("stages", ())}
-  if unknown := sorted(set(config) - known):
-    raise ValueError(f"config.{unknown[0]} is unknown and no stage's name")
   if absent := [name for name in (*shared, "stages") if name not in config]:
     raise ValueError(f"config.{absent[0]} is missing")
+  known = {*shared, "data_dir", "stages", *config["stages"]}
+  if unknown := sorted(set(config) - known):
+    raise ValueError(f"config.{unknown[0]} is unknown and no stage's name")
   given = {name: config[name] for name in shared}
   run = settings.build(settings.Run, given)
   settings.load_tokenizer(run)
@@ -178,7 +179,11 @@ def execute(
     folder.mkdir(exist_ok=True)
     outputs = _load(workdir, name)
     if outputs is None:
+      start = time.monotonic()
       outputs = module.run(cfg, dict(done), folder)
+      # of this attempt: what a killed one had spent is not known
+      spent = {"seconds": time.monotonic() - start}
+      replace_file(folder / "seconds.json", json.dumps(spent).encode())
       replace_file(folder / "done.json", json.dumps(outputs).encode())
     else:
       console.print(f"[bold]{name:>12}[/bold] done before")
@@ -249,12 +254,26 @@ def _traced(workdir: pathlib.Path) -> Iterator[None]:
     raise Mistake(f"{line} (its trace is in {path})") from error
 
 
+def _quieten() -> None:
+  """Leaves standard error to what a user can act on."""
+  logging.getLogger().setLevel(logging.WARNING)
+  # It warns of each number that is not finite; the loop stops at the first.
+  logging.getLogger("tensorboardX").setLevel(logging.ERROR)
+
+  def tell(unraisable: Any) -> None:
+    # Writes that orbax gave up, when a full disk failed the first of them.
+    if str(unraisable.exc_value) != "Event loop is closed":
+      sys.__unraisablehook__(unraisable)
+
+  sys.unraisablehook = tell
+
+
 def main(argv: list[str]) -> None:
   """Runs the config; whatever goes wrong costs one line and exit code 1."""
   if len(argv) > 1:
     sys.exit(f"error: {argv[1]!r} is no flag; configs are set by --config.a=b")
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-  logging.getLogger().setLevel(logging.WARNING)
+  _quieten()
   workdir = pathlib.Path(str(_WORKDIR.value))
   try:
     config = config_dict.ConfigDict(_CONFIG.value).to_dict()

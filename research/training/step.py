@@ -97,11 +97,10 @@ def update(
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   keep = lambda new, old: jnp.where(finite, new, old)
-  one = jnp.ones(())
   metrics = metrics | {
     "loss": (value, denominator),
-    "gradient_norm": (norm, one),
-    "nonfinite": (1.0 - finite, one),
+    "gradient_norm": (norm, jnp.ones(())),
+    "nonfinite": (1.0 - finite, jnp.ones(())),
   }
   new = dataclasses.replace(
     state,

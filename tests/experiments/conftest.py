@@ -126,6 +126,7 @@ def here(cached, monkeypatch):
   """
   monkeypatch.chdir(REPOSITORY)
   monkeypatch.setattr(sys, "argv", [])
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
   handler = signal.getsignal(signal.SIGTERM)
   level = logging.getLogger().level
 

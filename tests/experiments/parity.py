@@ -1,4 +1,4 @@
-"""Chains, rewarded where the answer has an even length.
+"""Chains of another seed, rewarded where the answer has an even length.
 
 A model that knows nothing earns this at times, so reinforcement has a gradient
 from its first step on.
@@ -8,8 +8,13 @@ from research.tasks import chain
 from research.types import Verdict
 
 SPLITS = chain.SPLITS
-problems = chain.problems
+trace = chain.trace
 answer_text = chain.answer_text
+lenient = chain.lenient
+
+
+def problems(split, seed, **args):
+  return chain.problems(split, seed + 1, **args)
 
 
 def reward(problem, text):

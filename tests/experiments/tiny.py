@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 
 def problems(split, task="research.tasks.chain"):
-  return {"task": task, "split": split, "args": {"lengths": (1, 2)}}
+  return {"task": task, "split": split, "args": {"lengths": (2, 3)}}
 
 
 def optimizer(rate):
@@ -37,7 +37,10 @@ def annotate():
 def distil(corpus, steps):
   return {
     "stage": "experiments.stages.distill",
-    "corpora": ({"path": f"{{annotate}}/{corpus}.jsonl", "weight": 1.0},),
+    "corpora": (
+      {"path": f"{{annotate}}/{corpus}.jsonl", "weight": 3.0},
+      {"path": "{annotate}/answers.jsonl", "weight": 1.0},
+    ),
     "loss": {"name": "research.losses.supervised", "args": {"block": 256}},
     "rows": 8,
     "length": 64,
@@ -109,7 +112,7 @@ def evaluate(*students):
     "students": students,
     "suites": (suite("", "test"), suite("hard/", "ood")),
     "samples": 2,
-    "ks": (1, 2),
+    "ks": (2,),
     "pairs": ((students[-1], students[0]),),
     "rows": 8,
     "temperature": 1.0,

@@ -1,0 +1,92 @@
+"""One config under several seeds, side by side in a table that can be kept.
+
+python -m experiments.seeds --config=experiments/configs/NAME.py \
+    --workdir=DIR --seeds=0,1,2 --out=experiments/results/NAME.md
+
+Each seed is a run of its own under DIR/SEED, resumed like any other.
+"""
+
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+from absl import app, flags
+
+_CONFIG = flags.DEFINE_string("config", None, "The recipe.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Its runs.", required=True)
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "One run each.")
+_OUT = flags.DEFINE_string("out", None, "The table.", required=True)
+
+
+def _run(seed: str) -> pathlib.Path:
+  """Runs one seed; its own output goes to the terminal."""
+  folder = pathlib.Path(_WORKDIR.value) / seed
+  command = [sys.executable, "-m", "experiments.run"]
+  command += [f"--config={_CONFIG.value}", f"--workdir={folder}"]
+  subprocess.run([*command, f"--config.seed={seed}"], check=True)
+  return folder
+
+
+def _cell(value: Any) -> str:
+  if isinstance(value, dict):
+    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+  return f"{value:g}"
+
+
+def _mean(values: list[Any]) -> str:
+  means = [v["mean"] if isinstance(v, dict) else v for v in values]
+  return f"{statistics.mean(means):.3f} ± {statistics.stdev(means):.3f}"
+
+
+def table(summaries: list[dict[str, Any]], seeds: list[str]) -> str:
+  """Returns a Markdown table: a line a figure, a column a seed.
+
+  The last column is the mean over seeds and their standard deviation; the
+  brackets are each run's own 95 % interval over problems.
+  """
+  heads = ["figure", *(f"seed {s}" for s in seeds), "mean ± sd of seeds"]
+  lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+  for name in summaries[0]:
+    values = [summary[name] for summary in summaries]
+    cells = [f"`{name}`", *map(_cell, values), _mean(values)]
+    lines.append("| " + " | ".join(cells) + " |")
+  return "\n".join(lines)
+
+
+def _seconds(folder: pathlib.Path) -> float:
+  spent = [json.loads(p.read_text()) for p in folder.glob("*/seconds.json")]
+  return sum(stage["seconds"] for stage in spent)
+
+
+def _text(folders: list[pathlib.Path]) -> str:
+  abouts = [json.loads((f / "config.json").read_text()) for f in folders]
+  summaries = [json.loads((f / "summary.json").read_text()) for f in folders]
+  commits = ", ".join(sorted({about["commit"] for about in abouts}))
+  seconds = ", ".join(f"{_seconds(f):.0f} s" for f in folders)
+  name = pathlib.Path(_CONFIG.value).stem
+  return f"""# {name}
+
+Command: `python -m experiments.seeds --config={_CONFIG.value} \
+--workdir={_WORKDIR.value} --seeds={",".join(_SEEDS.value)} --out={_OUT.value}`
+
+Commit {commits}; device {abouts[0]["device"]}; wall time a seed: {seconds}.
+Brackets are 95 % intervals over problems. No seed was picked.
+
+{table(summaries, _SEEDS.value)}
+"""
+
+
+def main(argv: list[str]) -> None:
+  """Runs every seed, then writes the table."""
+  del argv
+  if len(_SEEDS.value) < 2:
+    sys.exit("error: --seeds wants at least two, such as 0,1,2")
+  folders = [_run(seed) for seed in _SEEDS.value]
+  pathlib.Path(_OUT.value).write_text(_text(folders))
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,148 @@
+"""From samples to a trajectory: nothing is re-tokenised, shifted or lost."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kernels
+from research import segments
+from research.algorithms import grpo
+from research.data import text
+from research.models import presets, transformer
+from research.sampling import engine, rollout
+from research.sampling.sampler import Sampling
+from research.types import Problem, Verdict
+
+TOKENIZER = text.ByteTokenizer()
+PROBLEMS = [Problem("ab", "1", {}), Problem("c", "2", {})]
+
+
+def done(ids, logprobs=None, truncated=False):
+  logprobs = np.arange(1, len(ids) + 1) / -10 if logprobs is None else logprobs
+  return engine.Completion(np.array(ids), np.asarray(logprobs), truncated)
+
+
+def task(verdicts):
+  """A grader that says what it is told, one sample after another."""
+  told = iter(verdicts)
+  return types.SimpleNamespace(reward=lambda problem, written: next(told))
+
+
+RIGHT, WRONG = Verdict("correct", 1.0), Verdict("wrong", 0.0)
+
+
+def sampled(verdicts, completions):
+  problems = [PROBLEMS[i // 2] for i in range(len(completions))]
+  records = rollout.grade(task(verdicts), TOKENIZER, problems, completions)
+  records = [r | {"group": i // 2} for i, r in enumerate(records)]
+  trajectory = rollout.to_trajectory(
+    TOKENIZER,
+    problems,
+    completions,
+    records,
+    length=16,
+    multiple=4,
+    version=3,
+  )
+  return records, trajectory
+
+
+COMPLETIONS = [
+  done([65, 259]),
+  done([200, 65, 66, 259]),
+  done([67, 68, 69], truncated=True),
+  done([259]),
+]
+
+
+def test_tokens_go_in_as_they_were_sampled():
+  """Byte 200 alone is no text: decoding and encoding again would drift."""
+  _, out = sampled([RIGHT, WRONG] * 2, COMPLETIONS)
+  prompt = rollout.prompt_ids(TOKENIZER, PROBLEMS[0])
+  second = (out.segments_BT == 2) & (np.arange(4) == 0)[:, None]
+  expected = [*prompt, 200, 65, 66, 259]
+  np.testing.assert_array_equal(out.tokens_BT[second], expected)
+  assert out.tokens_BT.shape == (4, 16)
+
+
+def test_masks_and_log_probs_speak_of_the_next_token():
+  _, out = sampled([RIGHT, WRONG] * 2, COMPLETIONS)
+  n = len(rollout.prompt_ids(TOKENIZER, PROBLEMS[0]))
+  row = np.asarray(out.mask_BT[0][: n + 2])
+  np.testing.assert_array_equal(row, [0] * (n - 1) + [1, 1, 0])
+  logprobs = np.asarray(out.logprobs_BT[0][: n + 2])
+  np.testing.assert_allclose(logprobs[n - 1 : n + 1], [-0.1, -0.2], rtol=1e-6)
+  assert out.mask_BT.sum() == sum(len(c.tokens) for c in COMPLETIONS)
+  np.testing.assert_array_equal(np.unique(out.version_BT), [0, 3])
+
+
+def test_a_failed_grader_is_no_zero_reward():
+  verdicts = [RIGHT, Verdict("error", None), WRONG, WRONG]
+  records, out = sampled(verdicts, COMPLETIONS)
+  assert records[1]["reward"] is None
+  assert out.mask_BT.sum() == sum(len(COMPLETIONS[i].tokens) for i in (0, 2, 3))
+  advantage = np.asarray(grpo.advantage(jax.tree.map(jnp.asarray, out)))
+  np.testing.assert_array_equal(advantage, 0)  # each group is of one mind
+  seen = rollout.summarise(records)
+  assert seen["reward"] == (1.0, 3.0) and seen["ungraded"] == (1.0, 4.0)
+  assert seen["degenerate_groups"] == (2.0, 2.0)
+
+
+def test_the_summary_counts_truncated_answers_in_the_length():
+  records, _ = sampled(
+    [RIGHT, WRONG, Verdict("unparsed", 0.0), WRONG], COMPLETIONS
+  )
+  seen = rollout.summarise(records)
+  assert seen["length"] == (10.0, 4.0) and seen["truncated"] == (1.0, 4.0)
+  assert seen["length_correct"] == (2.0, 1.0)
+  assert seen["length_wrong"] == (5.0, 2.0)
+  assert seen["unparsed"] == (1.0, 4.0)
+  assert seen["degenerate_groups"] == (1.0, 2.0)
+
+
+def test_too_long_a_sample_is_refused():
+  with pytest.raises(ValueError, match="raise length"):
+    sampled([RIGHT], [done([65] * 14)])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_on_policy_ratios_are_one(temperature):
+  """Sampled, packed and scored again: the ratio is 1 on every sampled token."""
+  model = presets.make("tiny", width=32, layers=1)
+  params = transformer.init(model, jax.random.key(0))
+  problems = [PROBLEMS[0], PROBLEMS[1]] * 3
+  completions = rollout.write(
+    model,
+    params,
+    TOKENIZER,
+    problems,
+    jax.random.key(1),
+    rollout.Budget(Sampling(temperature), new_tokens=12, rows=6),
+  )
+  records = rollout.grade(task([RIGHT] * 6), TOKENIZER, problems, completions)
+  records = [r | {"group": i} for i, r in enumerate(records)]
+  out = rollout.to_trajectory(
+    TOKENIZER,
+    problems,
+    completions,
+    records,
+    length=40,
+    multiple=2,
+    version=0,
+  )
+  hidden, _, _ = transformer.apply(
+    model, params, out.tokens_BT, out.positions_BT, out.segments_BT
+  )
+  logprobs, _ = kernels.token_logprobs(
+    hidden,
+    transformer.unembedding(model, params),
+    segments.next_tokens(jnp.asarray(out.tokens_BT)),
+    temperature=temperature,
+  )
+  live = out.mask_BT > 0
+  assert live.sum() == sum(len(c.tokens) for c in completions)
+  gap = np.asarray(logprobs)[live] - out.logprobs_BT[live]
+  assert np.abs(gap).max() <= 1e-5

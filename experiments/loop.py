@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import jax
 from jax.sharding import Mesh
@@ -98,11 +98,15 @@ def load_params(path: pathlib.Path, model: Model, mesh: Mesh) -> Any:
 
 
 def _check(
-  step: int, means: dict[str, float] | None, folder: pathlib.Path
+  step: int,
+  means: dict[str, float] | None,
+  saver: checkpoint.Checkpointer,
 ) -> None:
   if means and means["nonfinite"]:
-    saved = checkpoint.steps(folder)
-    newest = f"{folder}/{saved[-1]:08d} is good" if saved else "none was saved"
+    saver.wait()
+    newest = "none was saved"
+    if saved := saver.steps():
+      newest = f"{saver.directory}/{saved[-1]:08d} is good"
     raise FloatingPointError(
       f"step {step}: the loss or its gradient is not finite; of checkpoints, "
       f"{newest}. Lower the learning rate or look at the data of that step"
@@ -156,8 +160,8 @@ def fit(
   saves and exits with 0. Raises FloatingPointError where a loss was not finite.
   """
   with contextlib.ExitStack() as stack:
-    folder = workdir / "checkpoints"
-    saver = stack.enter_context(checkpoint.Checkpointer(folder, loop.keep))
+    saver = checkpoint.Checkpointer(workdir / "checkpoints", loop.keep)
+    stack.enter_context(saver)
     now = _resume(saver, state, abstract, source, frozen)
     start = int(now.step)
     asked = stack.enter_context(deferred_sigterm())
@@ -167,19 +171,24 @@ def fit(
       inputs, seen = source.draw(now, i)
       now, told = step(now, inputs)
       means = writer.write(i, metrics.merge(told, seen))
-      _check(i - 1, means, folder)
+      _check(i - 1, means, saver)
       show(i - 1, means)
       last = i + 1 == loop.steps or asked.is_set()
       if last or (i + 1) % loop.save_every == 0:
         means = writer.flush()
-        _check(i, means, folder)
+        _check(i, means, saver)
         show(i, means)
         bare = dataclasses.replace(now, frozen=None)
         saver.save(i + 1, bare, {"source": source.state()})
       if asked.is_set():
-        saver.close()
-        sys.exit(0)
+        _leave(saver, workdir.name, i + 1)
   return now
+
+
+def _leave(saver: checkpoint.Checkpointer, name: str, step: int) -> NoReturn:
+  saver.close()
+  print(f"{name}: stopped and saved at step {step}")
+  sys.exit(0)
 
 
 def _resume(

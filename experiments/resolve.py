@@ -10,6 +10,8 @@ def resolve(address: str) -> Any:
   Raises:
     ValueError: nothing is there; says which part is missing.
   """
+  if not all(address.split(".")):
+    raise ValueError(f"nothing is at {address!r}: it is no dotted address")
   head, _, name = address.rpartition(".")
   try:
     return importlib.import_module(address)

@@ -277,7 +277,9 @@ def main(argv: list[str]) -> None:
   workdir = pathlib.Path(str(_WORKDIR.value))
   try:
     config = config_dict.ConfigDict(_CONFIG.value).to_dict()
-    config = json.loads(json.dumps(config))
+    config = json.loads(
+      json.dumps(config, default=config_dict.ConfigDict.to_dict)
+    )
     stages = plan(config)
     if _DRY_RUN.value:
       return _describe(config, stages, workdir)

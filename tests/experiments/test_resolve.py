@@ -23,10 +23,10 @@ def test_modules_and_what_they_hold():
     ("nowhere", "nowhere"),
     ("nowhere.at.all", "nowhere"),
     ("json.JSONDecoder.more", "JSONDecoder has no more"),
-    ("", "''"),
-    ("json.", "json."),
-    (".json", ".json"),
-    ("json..decoder", "json."),
+    ("", "no dotted address"),
+    ("json.", "no dotted address"),
+    (".json", "no dotted address"),
+    ("json..decoder", "no dotted address"),
   ],
 )
 def test_nothing_is_there(address, part):

@@ -3,14 +3,15 @@
 Hypothesis. On products of a long and a one-digit number a 0.6 M student that
 learns from worked traces is right where the same student, on the same number
 of training tokens, fails on answers alone. Of the long products (5 and 6
-digits) the teacher works out only half; to the others it gives the bare
-answer, so the distilled student often guesses. Reinforcement, told only right
-or wrong, finds that working it out pays.
+digits) the teacher works out only half and answers the others at once, and the
+student takes over that habit. Reinforcement, told only right or wrong, unlearns
+it: the gain on the long products is the student's choosing to work, not new
+arithmetic, and how low it starts is set by the mixture below.
 
 Command.  make demo        (or `python -m experiments.run` with this config)
-Expected. pass@1, three seeds, in experiments/results/quickstart.md: answers
-          alone <= 0.50, distilled >= 0.90; on the long products reinforced
-          minus distilled excludes zero.
+Expected. experiments/results/quickstart.md has three seeds: answers alone
+          <= 0.50, distilled >= 0.90; on the long products the distilled
+          student between 0.2 and 0.8, reinforced minus distilled above zero.
 Cost.     Under 10 minutes on 2 CPU cores.
 Source.   Digit order and scratchpads: Nye et al. 2021 (2112.00114), Lee et al.
           2023 (2307.03381). GRPO: 2402.03300.

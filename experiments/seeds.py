@@ -85,7 +85,9 @@ def main(argv: list[str]) -> None:
   if len(_SEEDS.value) < 2:
     sys.exit("error: --seeds wants at least two, such as 0,1,2")
   folders = [_run(seed) for seed in _SEEDS.value]
-  pathlib.Path(_OUT.value).write_text(_text(folders))
+  out = pathlib.Path(_OUT.value)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  out.write_text(_text(folders))
 
 
 if __name__ == "__main__":

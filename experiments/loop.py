@@ -23,16 +23,36 @@ from research.types import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-  """How long to train, how often to save and how many to keep."""
+  """How long to train, how often to save and how many to keep.
+
+  The newest `keep` stay, and the one with the highest `best`: a metric's name,
+  behind "-" where less is better, as the step that was saved saw it.
+  """
 
   steps: int
   save_every: int
   keep: int = 2
+  best: str | None = None
 
   def __post_init__(self):
     """Raises ValueError where a number is not positive."""
     if min(self.steps, self.save_every, self.keep) < 1:
       raise ValueError(f"{self}: all three must be at least 1")
+
+  def merit(self, means: dict[str, float]) -> float | None:
+    """Returns what is highest in the best checkpoint; None without `best`.
+
+    Raises:
+      ValueError: a step has no such metric.
+    """
+    if self.best is None:
+      return None
+    name = self.best.removeprefix("-")
+    if name not in means:
+      raise ValueError(
+        f"loop.best: no metric {name!r}; there are {', '.join(sorted(means))}"
+      )
+    return -means[name] if self.best.startswith("-") else means[name]
 
 
 class Source(Protocol):
@@ -160,7 +180,8 @@ def fit(
   saves and exits with 0. Raises FloatingPointError where a loss was not finite.
   """
   with contextlib.ExitStack() as stack:
-    saver = checkpoint.Checkpointer(workdir / "checkpoints", loop.keep)
+    best, folder = "max" if loop.best else None, workdir / "checkpoints"
+    saver = checkpoint.Checkpointer(folder, loop.keep, best)
     stack.enter_context(saver)
     now = _resume(saver, state, abstract, source, frozen)
     start = int(now.step)
@@ -175,11 +196,11 @@ def fit(
       show(i - 1, means)
       last = i + 1 == loop.steps or asked.is_set()
       if last or (i + 1) % loop.save_every == 0:
-        means = writer.flush()
+        means = writer.flush() or {}
         _check(i, means, saver)
         show(i, means)
-        bare = dataclasses.replace(now, frozen=None)
-        saver.save(i + 1, bare, {"source": source.state()})
+        bare, host = dataclasses.replace(now, frozen=None), source.state()
+        saver.save(i + 1, bare, {"source": host}, loop.merit(means))
       if asked.is_set():
         _leave(saver, workdir.name, i + 1)
   return now

@@ -97,7 +97,7 @@ def _member(kind: Any, value: Any, where: str) -> Any:
     rest = [a for a in args if a is not type(None)]
     return build(rest[0], value, where)
   if origin is Literal:
-    if value not in args:
+    if not any(type(value) is type(a) and value == a for a in args):
       raise _wrong(where, value, f"one of {args}")
     return value
   if origin is dict and isinstance(value, Mapping):

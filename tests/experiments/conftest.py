@@ -1,5 +1,6 @@
 """The program as the tests of experiments/ start it: the command, or here."""
 
+import fcntl
 import itertools
 import logging
 import os
@@ -31,21 +32,24 @@ def compiled(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def start(compiled):
-  """start(workdir, *flags, config): begins the command, as a user would."""
-  quick = "--xla_backend_optimization_level=0"
+  """start(workdir, *flags, config): begins the command, as a user would.
+
+  Programs are compiled in a hurry, for they are small, unless `optimised`.
+  """
+  hurry = "--xla_backend_optimization_level=0"
+  hurry += " --xla_llvm_disable_expensive_passes=true"
   environment = os.environ | {
-    "XLA_FLAGS": f"{quick} --xla_llvm_disable_expensive_passes=true",
     "JAX_COMPILATION_CACHE_DIR": str(compiled),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
   }
 
-  def begin(workdir, *flags, config=TINY):
+  def begin(workdir, *flags, config=TINY, optimised=False):
     command = [sys.executable, "-m", "experiments.run", f"--config={config}"]
     return subprocess.Popen(
       [*command, f"--workdir={workdir}", *flags],
       cwd=REPOSITORY,
-      env=environment,
+      env=environment | {"XLA_FLAGS": "" if optimised else hurry},
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
@@ -64,6 +68,18 @@ def finish(start):
     return process.returncode, out, err
 
   return whole
+
+
+@pytest.fixture(scope="session")
+def unbroken(finish, compiled):
+  """The workdir of a run that nobody disturbed, one for all processes."""
+  workdir = compiled.parent / "unbroken"
+  with (compiled.parent / "unbroken.lock").open("w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not (workdir / "report.html").exists():
+      code, _, err = finish(workdir)
+      assert code == 0, err
+  return workdir
 
 
 @pytest.fixture

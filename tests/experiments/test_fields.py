@@ -82,6 +82,7 @@ OTHERS = {
   "*.students.*": "distilled",
   "*.pairs.0.*": "reinforced",
   "*.ks.0": 1,
+  "*.best": "-loss",
   "*.shards": 4,
   "*.rows": 16,
   "*.head_dim": 16,

@@ -142,9 +142,7 @@ def test_numbers_are_positive(field):
     dataclasses.replace(good, **{field: 0})
 
 
-MODEL = presets.make(
-  "tiny", width=16, layers=1, head_dim=8, mlp=16, context=32
-)
+MODEL = presets.make("tiny", width=16, layers=1, head_dim=8, mlp=16, context=32)
 
 
 def test_parameters_of_another_model_are_refused(tmp_path):
@@ -163,3 +161,19 @@ def test_parameters_of_another_model_are_refused(tmp_path):
     other = dataclasses.replace(MODEL, **change)
     with pytest.raises(ValueError, match=r"params/\w+_VD is .* in the check"):
       loop.load_params(tmp_path, other, mesh)
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path):
+  """Losses 0, 1, 2, ...: the lowest belongs to the first step."""
+  for best, left in (("-loss", [1, 5, 6]), ("loss", [5, 6])):
+    cfg = loop.Loop(steps=6, save_every=1, keep=2, best=best)
+    shapes = jax.eval_shape(begin)
+    loop.fit(cfg, tmp_path / best, begin, shapes, add, Numbers())
+    assert kept(tmp_path / best) == left
+
+
+def test_a_best_that_no_step_has_is_named(tmp_path):
+  cfg = loop.Loop(steps=1, save_every=1, best="rewrad")
+  with pytest.raises(ValueError, match=r"'rewrad'; there are drawn, loss"):
+    shapes = jax.eval_shape(begin)
+    loop.fit(cfg, tmp_path, begin, shapes, add, Numbers())

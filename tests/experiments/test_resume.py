@@ -1,6 +1,5 @@
 """A broken-off run, started again, ends as an unbroken one, bit for bit."""
 
-import fcntl
 import json
 import os
 import random
@@ -18,18 +17,6 @@ from research.training import checkpoint
 DISTIL = "tests/experiments/tiny.py:distil"
 STEPS = {"answer_only": 12, "distilled": 24, "reinforced": 6, "polished": 4}
 LOGS = ("*/done.json", "*/*.jsonl", "*/*/*.jsonl", "summary.json")
-
-
-@pytest.fixture(scope="session")
-def unbroken(finish, compiled):
-  """The workdir of a run that nobody disturbed, one for all processes."""
-  workdir = compiled.parent / "unbroken"
-  with (compiled.parent / "unbroken.lock").open("w") as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    if not (workdir / "report.html").exists():
-      code, _, err = finish(workdir)
-      assert code == 0, err
-  return workdir
 
 
 def array(text):

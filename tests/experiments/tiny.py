@@ -46,7 +46,7 @@ def distil(corpus, steps):
     "length": 64,
     "shards": 2,
     "optimizer": optimizer(1e-2),
-    "loop": {"steps": steps, "save_every": 5, "keep": 2},
+    "loop": {"steps": steps, "save_every": 5, "keep": 2, "best": None},
     "microbatches": 1,
     "start": None,
     "teacher": None,
@@ -77,7 +77,7 @@ def reinforce(start):
     },
     "advantage": {"normalize": True, "delta": 1e-4},
     "optimizer": optimizer(1e-3),
-    "loop": {"steps": 6, "save_every": 2, "keep": 2},
+    "loop": {"steps": 6, "save_every": 2, "keep": 2, "best": None},
     "microbatches": 1,
   }
 
@@ -92,7 +92,7 @@ def on_policy(start, teacher):
     "rollout": rollout(),
     "loss": {"name": "research.losses.reverse_kl", "args": {"block": 256}},
     "optimizer": optimizer(1e-3),
-    "loop": {"steps": 4, "save_every": 2, "keep": 2},
+    "loop": {"steps": 4, "save_every": 2, "keep": 2, "best": None},
     "microbatches": 1,
   }
 

@@ -2,7 +2,7 @@
 
 Hypothesis. On products of a long and a one-digit number a 0.6 M student that
 learns from worked traces is right where the same student, on the same number
-of training tokens, fails on answers alone. Of the long products (5 and 6
+of training tokens, fails on answers alone. Of the long products (6 and 7
 digits) the teacher works out only half and answers the others at once, and the
 student takes over that habit. Reinforcement, told only right or wrong, unlearns
 it: the gain on the long products is the student's choosing to work, not new
@@ -20,7 +20,7 @@ Source.   Digit order and scratchpads: Nye et al. 2021 (2112.00114), Lee et al.
 from ml_collections import ConfigDict
 
 TASK = "research.tasks.multiplication"
-SHORT, LONG = ((3, 1), (4, 1)), ((5, 1), (6, 1))
+SHORT, LONG = ((4, 1), (5, 1)), ((6, 1), (7, 1))
 
 
 def problems(split, digits):
@@ -44,8 +44,8 @@ def distill(corpora, steps):
     "stage": "experiments.stages.distill",
     "corpora": [{"path": p, "weight": w} for p, w in corpora.items()],
     "loss": {"name": "research.losses.supervised", "args": {"block": 2048}},
-    "rows": 16,
-    "length": 128,
+    "rows": 12,
+    "length": 192,
     "shards": 4,
     "optimizer": {
       "learning_rate": 3e-3,
@@ -67,8 +67,8 @@ def reinforce(steps):
     "rollout": {
       "problems": 16,
       "group": 8,
-      "new_tokens": 96,
-      "length": 128,
+      "new_tokens": 112,
+      "length": 192,
       "rows": 128,
     },
     "algorithm": {"name": "research.algorithms.grpo", "args": {}},
@@ -88,7 +88,7 @@ def evaluate(students, count, samples):
     "prefix": prefix,
     "problems": problems("test", digits),
     "count": count,
-    "new_tokens": 96,
+    "new_tokens": 112,
   }
   return {
     "stage": "experiments.stages.evaluate",

@@ -64,7 +64,8 @@ def get_config(arg: str = "") -> ConfigDict:
   config = ConfigDict()
   config.seed = 0
   config.tokenizer = "bytes"
-  config.model = {"preset": "tiny", "width": 32 if test else 128}
+  width, layers = (32, 1) if test else (128, 3)
+  config.model = {"preset": "tiny", "width": width, "layers": layers}
   config.mesh = {"data": 1, "fsdp": 1, "tensor": 1, "context": 1}
   config.annotate = {
     "stage": "experiments.stages.annotate",
@@ -75,6 +76,8 @@ def get_config(arg: str = "") -> ConfigDict:
   config.teacher = distill(4 if test else 600)
   config.start = distill(2 if test else 200)
   config.student = on_policy(2 if test else 60)
+  if test:
+    config.student.rollout.update(problems=4, rows=4)
   students = ("teacher", "start", "student")
   config.evaluate = {
     "stage": "experiments.stages.evaluate",
@@ -90,7 +93,7 @@ def get_config(arg: str = "") -> ConfigDict:
     "samples": 1 if test else 4,
     "ks": [1],
     "pairs": [("student", "start")],
-    "rows": 256,
+    "rows": 8 if test else 256,
   }
   config.stages = ("annotate", *students, "evaluate")
   return config

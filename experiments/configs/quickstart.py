@@ -108,7 +108,8 @@ def get_config(arg: str = "") -> ConfigDict:
   config = ConfigDict()
   config.seed = 0
   config.tokenizer = "bytes"
-  config.model = {"preset": "tiny", "width": 32 if test else 128}
+  width, layers = (32, 1) if test else (128, 3)
+  config.model = {"preset": "tiny", "width": width, "layers": layers}
   config.mesh = {"data": 1, "fsdp": 1, "tensor": 1, "context": 1}
   config.annotate_short = annotate(SHORT, 64 if test else 20_000)
   config.annotate_long = annotate(LONG, 64 if test else 10_000)
@@ -121,5 +122,8 @@ def get_config(arg: str = "") -> ConfigDict:
   config.reinforced = reinforce(2 if test else 20)
   students = ("answer_only", "distilled", "reinforced")
   config.evaluate = evaluate(students, count, 2 if test else 8)
+  if test:
+    config.reinforced.rollout.update(problems=2, group=4, rows=8)
+    config.evaluate.rows = 16
   config.stages = ("annotate_short", "annotate_long", *students, "evaluate")
   return config

@@ -10,7 +10,7 @@ import jax
 
 from experiments import loop, settings
 from experiments.resolve import resolve
-from experiments.settings import Plugin, Run
+from experiments.settings import Plugin, Run, Stage
 from research import sharding
 from research.data import jsonl, text
 from research.data.loader import Loader
@@ -45,8 +45,8 @@ class Config:
   optimizer: optimizers.Optimizer
   loop: loop.Loop
   microbatches: int = 1
-  start: str | None = None
-  teacher: str | None = None
+  start: Stage | None = None
+  teacher: Stage | None = None
 
 
 class Text:
@@ -77,10 +77,19 @@ class Text:
     self._loader.restore(state)
 
 
+def _located(path: str, inputs: dict[str, Any]) -> str:
+  folders = {name: done["folder"] for name, done in inputs.items()}
+  try:
+    return path.format(**folders)
+  except (KeyError, IndexError, ValueError) as error:
+    raise ValueError(
+      f"the corpus {path!r} names no stage that has run: {list(folders)}"
+    ) from error
+
+
 def _loader(config: Config, inputs: dict[str, Any]) -> Loader:
   tokenizer = settings.load_tokenizer(config.run)
-  folders = {name: done["folder"] for name, done in inputs.items()}
-  sources = [jsonl.read(c.path.format(**folders)) for c in config.corpora]
+  sources = [jsonl.read(_located(c.path, inputs)) for c in config.corpora]
   return Loader(
     sources,
     functools.partial(text.example, tokenizer),

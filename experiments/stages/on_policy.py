@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments import loop
 from experiments.resolve import resolve
-from experiments.settings import Plugin, Problems, Run
+from experiments.settings import Plugin, Problems, Run, Stage
 from experiments.stages.distill import checkpoints, first_state
 from experiments.stages.reinforce import Rollout, Rollouts
 from research import sharding
@@ -24,8 +24,8 @@ class Config:
   """
 
   run: Run
-  start: str | None
-  teacher: str
+  start: Stage | None
+  teacher: Stage
   problems: Problems
   pool: int
   rollout: Rollout

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import loop, pools, settings
 from experiments.resolve import resolve
-from experiments.settings import Plugin, Problems, Run
+from experiments.settings import Plugin, Problems, Run, Stage
 from experiments.stages import distill
 from research import sharding
 from research.sampling import rollout
@@ -46,7 +46,7 @@ class Config:
   """
 
   run: Run
-  start: str
+  start: Stage
   problems: Problems
   pool: int
   rollout: Rollout

@@ -81,20 +81,16 @@ def update(
   """Returns the next state and its metrics, pairs of (sum, denominator).
 
   The gradient is divided once, by the denominator of all microbatches and
-  devices, then clipped to a global norm. Where loss or gradient is not finite
-  nothing but `step` moves and `nonfinite` is 1: the host decides.
+  devices, then clipped to a global norm. Where loss, gradient or update is not
+  finite nothing but `step` moves and `nonfinite` is 1: the host decides.
   """
   grads, value, denominator, metrics = accumulate(
     objective, state.params, state.frozen, inputs, microbatches
   )
-  divisor = jnp.where(denominator == 0, 1, denominator)
-  norm = optax.tree.norm(grads) / divisor
-  finite = jnp.isfinite(norm) & jnp.isfinite(value)
-  scale = jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-12)) / divisor
-  grads = jax.tree.map(
-    lambda g, p: (g * scale).astype(p.dtype), grads, state.params
-  )
+  grads, norm = _divided(grads, denominator, clip)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  sizes = jnp.stack([value, norm, optax.tree.norm(updates)])
+  finite = jnp.isfinite(sizes).all()
   params = optax.apply_updates(state.params, updates)
   keep = lambda new, old: jnp.where(finite, new, old)
   metrics = metrics | {
@@ -109,6 +105,16 @@ def update(
     opt_state=jax.tree.map(keep, opt_state, state.opt_state),
   )
   return new, metrics
+
+
+def _divided(
+  grads: Any, denominator: jax.Array, clip: float
+) -> tuple[Any, jax.Array]:
+  """Returns the clipped mean gradient, and the norm that it had before."""
+  divisor = jnp.where(denominator == 0, 1, denominator)
+  norm = optax.tree.norm(grads) / divisor
+  scale = jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-12)) / divisor
+  return jax.tree.map(lambda g: g * scale, grads), norm
 
 
 def compiled(

@@ -204,6 +204,18 @@ def test_a_loss_that_is_not_finite_moves_nothing_but_the_step(bad):
   assert float(state.params["a"][0, 0]) != 1
 
 
+def test_an_update_that_is_not_finite_moves_nothing():
+  """A rate of infinity: loss and gradient are fine, the parameters not."""
+  linear = lambda params, frozen, x: ((params["a"] * x).sum(), x.sum(), {})
+  optimizer = optax.sgd(np.inf)
+  state = steps.new_state(
+    {"a": jnp.zeros((1, 1))}, optimizer, jax.random.key(0)
+  )
+  new, told = steps.update(linear, optimizer, state, jnp.ones((1, 1)), clip=1.0)
+  assert float(told["nonfinite"][0]) == 1
+  assert float(new.params["a"][0, 0]) == 0
+
+
 def test_nothing_to_learn_is_no_division_by_zero():
   rows = dataclasses.replace(batch([4]), weights_BT=np.zeros((1, 12)))
   optimizer = optimizers.make(RATE)

@@ -173,16 +173,16 @@ def fit(
   source: Source,
   *,
   frozen: Any = None,
+  config: Any = None,
 ) -> TrainState:
   """Trains from the newest checkpoint in `workdir`, or from `state()`.
 
-  `frozen` is attached to the state and never saved: its stage holds it. SIGTERM
-  saves and exits with 0. Raises FloatingPointError where a loss was not finite.
+  `frozen` is attached to the state and never saved: its stage holds it; the
+  resolved `config` is. SIGTERM saves and exits with 0; a loss that is not
+  finite raises FloatingPointError.
   """
   with contextlib.ExitStack() as stack:
-    best, folder = "max" if loop.best else None, workdir / "checkpoints"
-    saver = checkpoint.Checkpointer(folder, loop.keep, best)
-    stack.enter_context(saver)
+    saver = stack.enter_context(_saver(loop, workdir))
     now = _resume(saver, state, abstract, source, frozen)
     start = int(now.step)
     asked = stack.enter_context(deferred_sigterm())
@@ -194,16 +194,25 @@ def fit(
       means = writer.write(i, metrics.merge(told, seen))
       _check(i - 1, means, saver)
       show(i - 1, means)
-      last = i + 1 == loop.steps or asked.is_set()
-      if last or (i + 1) % loop.save_every == 0:
+      stop = asked.is_set()
+      if stop or i + 1 == loop.steps or (i + 1) % loop.save_every == 0:
         means = writer.flush() or {}
         _check(i, means, saver)
         show(i, means)
-        bare, host = dataclasses.replace(now, frozen=None), source.state()
-        saver.save(i + 1, bare, {"source": host}, loop.merit(means))
-      if asked.is_set():
+        host = {"source": source.state(), "config": config}
+        saver.save(i + 1, _bare(now), host, loop.merit(means))
+      if stop:
         _leave(saver, workdir.name, i + 1)
   return now
+
+
+def _saver(loop: Loop, workdir: pathlib.Path) -> checkpoint.Checkpointer:
+  best = "max" if loop.best else None
+  return checkpoint.Checkpointer(workdir / "checkpoints", loop.keep, best)
+
+
+def _bare(state: TrainState) -> TrainState:
+  return dataclasses.replace(state, frozen=None)
 
 
 def _leave(saver: checkpoint.Checkpointer, name: str, step: int) -> NoReturn:

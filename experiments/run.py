@@ -72,16 +72,24 @@ def _changes(old: Any, new: Any, where: str = "") -> list[str]:
   return [] if old == new else [f"{where}: {old!r} is now {new!r}"]
 
 
-def _record_config(config: dict[str, Any], workdir: pathlib.Path) -> None:
+def _record_config(
+  config: dict[str, Any], stages: dict[str, Any], workdir: pathlib.Path
+) -> None:
   """Writes config.json, or compares with the one that is there.
+
+  `resolved` is what the config comes to with all defaults filled in: a default
+  that the code has changed since is another run, too.
 
   Raises:
     Mistake: the workdir holds a run of another config.
   """
   path = workdir / "config.json"
+  filled = {name: dataclasses.asdict(cfg) for name, (_, cfg) in stages.items()}
+  filled = json.loads(json.dumps(filled))
   if path.exists():
-    before = json.loads(path.read_text())["config"]
-    if changed := _changes(before, config):
+    before = json.loads(path.read_text())
+    changed = _changes(before["config"], config)
+    if changed := changed or _changes(before["resolved"], filled):
       raise Mistake(
         f"{workdir} holds a run of another config ({'; '.join(changed[:5])}): "
         "use another --workdir, or remove this one"
@@ -90,6 +98,7 @@ def _record_config(config: dict[str, Any], workdir: pathlib.Path) -> None:
   versions = {p: importlib.metadata.version(p) for p in PACKAGES}
   about = {
     "config": config,
+    "resolved": filled,
     "commit": _commit(),
     "versions": versions,
     "device": jax.devices()[0].device_kind,
@@ -283,10 +292,12 @@ def main(argv: list[str]) -> None:
     stages = plan(config)
     if _DRY_RUN.value:
       return _describe(config, stages, workdir)
+    if jax.process_count() > 1:
+      sys.exit("error: one process only; runs over several hosts are to come")
     mesh = next(iter(stages.values()))[1].run.mesh
     sharding.make_mesh(**dataclasses.asdict(mesh))  # too large fails here
     with _claimed(workdir), _traced(workdir):
-      _record_config(config, workdir)
+      _record_config(config, stages, workdir)
       finish(config, workdir, execute(stages, workdir))
   except (Mistake, ValueError, OSError, FloatingPointError) as error:
     sys.exit(f"error: {' '.join(str(error).split())}")

@@ -1,10 +1,13 @@
 """A config becomes frozen dataclasses here, checked, and goes no further."""
 
 import dataclasses
+import hashlib
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
+
+import jax
 
 from experiments.resolve import resolve
 from research.data import text
@@ -141,6 +144,15 @@ def build(kind: Any, value: Any, where: str = "") -> Any:
     raise ValueError(f"config.{at(missing[0])} is missing")
   hints = typing.get_type_hints(kind)
   return kind(**{n: build(hints[n], v, at(n)) for n, v in value.items()})
+
+
+def key(run: Run, purpose: str) -> jax.Array:
+  """Returns the root key of one purpose, such as a stage's name.
+
+  Purposes are hashed, so that no two consumers of a run share a key.
+  """
+  data = int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:4], "big")
+  return jax.random.fold_in(jax.random.key(run.seed), data)
 
 
 def load_tokenizer(run: Run) -> text.Tokenizer:

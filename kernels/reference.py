@@ -46,8 +46,11 @@ def flash_attention(
   """Returns o_BTKGH: softmax(q k^T) v, each KV head serving G query heads.
 
   Scores and the softmax are kept in fp32 (fp64 for fp64 inputs); `scale` is
-  H**-0.5 unless given. A query that sees no key gets exactly 0.
+  H**-0.5 unless given. A query that sees no key gets exactly 0. Raises
+  ValueError where the segments of one side only are given.
   """
+  if (q_segments_BT is None) != (kv_segments_BS is None):
+    raise ValueError("give the segments of both queries and keys, or of none")
   T, H = q_BTKGH.shape[1], q_BTKGH.shape[-1]
   wide = jnp.promote_types(jnp.float32, q_BTKGH.dtype)
   s_BKGTS = jnp.einsum(

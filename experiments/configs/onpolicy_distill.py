@@ -77,7 +77,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.start = distill(2 if test else 200)
   config.student = on_policy(2 if test else 60)
   if test:
-    config.student.rollout.update(problems=4, rows=4)
+    config.update({"student": {"rollout": {"problems": 4, "rows": 4}}})
   students = ("teacher", "start", "student")
   config.evaluate = {
     "stage": "experiments.stages.evaluate",

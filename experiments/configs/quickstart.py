@@ -2,11 +2,12 @@
 
 Hypothesis. On products of a long and a one-digit number a 0.6 M student that
 learns from worked traces is right where the same student, on the same number
-of training tokens, fails on answers alone. Of the long products (6 and 7
-digits) the teacher works out only half and answers the others at once, and the
-student takes over that habit. Reinforcement, told only right or wrong, unlearns
-it: the gain on the long products is the student's choosing to work, not new
-arithmetic, and how low it starts is set by the mixture below.
+of packed training tokens, fails on answers alone. Of what the student reads on
+the long products (6 and 7 digits) half is worked and half a bare answer, and it
+takes over both habits. Reinforcement, told only right or wrong on problems of
+the same training split, unlearns the bare one: the gain on the long products is
+mostly the student's choosing to work, not new arithmetic, and how low it starts
+is set by the mixture below.
 
 Command.  make demo        (or `python -m experiments.run` with this config)
 Expected. experiments/results/quickstart.md has three seeds: answers alone
@@ -123,7 +124,7 @@ def get_config(arg: str = "") -> ConfigDict:
   students = ("answer_only", "distilled", "reinforced")
   config.evaluate = evaluate(students, count, 2 if test else 8)
   if test:
-    config.reinforced.rollout.update(problems=2, group=4, rows=8)
-    config.evaluate.rows = 16
+    config.update({"reinforced": {"rollout": {"problems": 2, "rows": 16}}})
+    config.update({"evaluate": {"rows": 16}})
   config.stages = ("annotate_short", "annotate_long", *students, "evaluate")
   return config

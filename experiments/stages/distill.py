@@ -57,14 +57,16 @@ class Text:
     self._loader, self._mesh = loader, mesh
 
   def draw(self, state: TrainState, step: int) -> tuple[Any, dict]:
-    """Returns the next batch, and how much of it is not padding."""
+    """Returns the next batch, how much of it is not padding, and how many
+    examples were too long for a row so far.
+    """
     del state, step
     batch = next(self._loader)
     real = float((batch.segments_BT > 0).sum())
-    learned = float(batch.weights_BT.sum())
     seen = {
       "fill": (real, float(batch.tokens_BT.size)),
-      "learned_tokens": (learned, 1.0),
+      "learned_tokens": (float(batch.weights_BT.sum()), 1.0),
+      "too_long": (float(self._loader.rejected), 1.0),
     }
     return sharding.place(batch, self._mesh), seen
 
@@ -105,15 +107,14 @@ def _loader(config: Config, inputs: dict[str, Any]) -> Loader:
 
 
 def first_state(
-  config: Any, inputs: dict[str, Any], optimizer: Any, mesh: Any
+  config: Any, inputs: dict[str, Any], optimizer: Any, mesh: Any, name: str
 ) -> tuple[Callable[[], TrainState], Any]:
-  """Returns (make, abstract) of the state that a stage begins with.
+  """Returns (make, abstract) of the state that the stage `name` begins with.
 
   `config.start` names the stage whose parameters it begins from, or is None.
   """
   model = config.run.model
-  key = jax.random.key(config.run.seed)
-  draw, later = jax.random.split(key)
+  draw, later = jax.random.split(settings.key(config.run, name))
   fresh, abstract = loop.begin(
     model,
     mesh,
@@ -131,7 +132,7 @@ def first_state(
 def run(
   config: Config, inputs: dict[str, Any], workdir: pathlib.Path
 ) -> dict[str, Any]:
-  """Trains the student; returns the tokens that it saw."""
+  """Trains the student; returns how many tokens its rows had room for."""
   model, mesh = (
     config.run.model,
     sharding.make_mesh(**dataclasses.asdict(config.run.mesh)),
@@ -147,7 +148,7 @@ def run(
   if config.teacher is not None:
     frozen = loop.load_params(checkpoints(inputs, config.teacher), model, mesh)
     objective = objectives.matching(model, model, loss, mesh)
-  fresh, abstract = first_state(config, inputs, optimizer, mesh)
+  fresh, abstract = first_state(config, inputs, optimizer, mesh, workdir.name)
   loop.fit(
     config.loop,
     workdir,
@@ -161,8 +162,9 @@ def run(
     ),
     Text(_loader(config, inputs), mesh),
     frozen=frozen,
+    config=dataclasses.asdict(config),
   )
-  return {"tokens": config.loop.steps * config.rows * config.length}
+  return {"capacity": config.loop.steps * config.rows * config.length}
 
 
 def checkpoints(inputs: dict[str, Any], stage: str) -> pathlib.Path:

@@ -6,7 +6,6 @@ import pathlib
 import re
 from typing import Any
 
-import jax
 from rich import progress
 
 from experiments import loop, pools, settings
@@ -15,7 +14,6 @@ from experiments.settings import Problems, Run, Stage
 from experiments.stages.distill import checkpoints
 from research import sharding
 from research.evaluation import measure
-from research.grading import extract
 from research.sampling import rollout
 from research.sampling.sampler import Sampling
 from research.training.metrics import replace_file
@@ -81,7 +79,8 @@ def _answer(
     params,
     tokenizer,
     problems,
-    jax.random.fold_in(jax.random.key(config.run.seed), 1),
+    # one key a suite: all students draw by the same numbers, in pairs
+    settings.key(config.run, f"evaluate/{suite.prefix}"),
     rollout.Budget(
       Sampling(config.temperature, top_p=config.top_p),
       suite.new_tokens,
@@ -103,7 +102,7 @@ def _about(task: Any, problem: Problem, record: dict) -> dict[str, Any]:
     "problem": problem.meta["key"],
     "difficulty": problem.meta["difficulty"],
     "gold": problem.answer,
-    "answer": extract.strict(written),
+    "answer": task.extracted(written),
     "lenient": task.lenient(problem, written).kind,
   }
 

@@ -71,7 +71,7 @@ def run(
   model = config.run.model
   mesh = sharding.make_mesh(**dataclasses.asdict(config.run.mesh))
   optimizer = optimizers.make(config.optimizer)
-  fresh, abstract = first_state(config, inputs, optimizer, mesh)
+  fresh, abstract = first_state(config, inputs, optimizer, mesh, workdir.name)
   loss = functools.partial(resolve(config.loss.name).loss, **config.loss.args)
   loop.fit(
     config.loop,
@@ -86,6 +86,7 @@ def run(
     ),
     Judged(Rollouts(config, workdir, mesh)),
     frozen=loop.load_params(checkpoints(inputs, config.teacher), model, mesh),
+    config=dataclasses.asdict(config),
   )
   cfg = config.rollout
   return {"answers": config.loop.steps * cfg.problems * cfg.group}

@@ -35,6 +35,16 @@ class Rollout:
   rows: int
   temperature: float = 1.0
 
+  def __post_init__(self):
+    """Raises ValueError on counts and laws that cannot be trained on."""
+    sizes = (self.problems, self.group, self.new_tokens, self.length, self.rows)
+    if min(sizes) < 1:
+      raise ValueError(f"{self}: every count must be at least 1")
+    if self.temperature <= 0:
+      raise ValueError(
+        f"{self}: a greedy policy has no gradient; temperature must be > 0"
+      )
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -66,6 +76,7 @@ class Rollouts:
     self._tokenizer = settings.load_tokenizer(config.run)
     self._task = resolve(config.problems.task)
     self._pool = pools.pool(config.problems, config.pool, config.run.seed)
+    self._check_length()
 
   def sample(self, state: TrainState, step: int) -> tuple[Trajectory, dict]:
     """Returns a step's trajectory and what its samples say; logs them all."""
@@ -98,6 +109,17 @@ class Rollouts:
     )
     seen = rollout.summarise(records)
     return sharding.place(trajectory, self._mesh), seen
+
+  def _check_length(self) -> None:
+    cfg = self._config.rollout
+    ids = lambda problem: rollout.prompt_ids(self._tokenizer, problem)
+    longest = max(len(ids(problem)) for problem in self._pool)
+    if longest + cfg.new_tokens > cfg.length:
+      raise ValueError(
+        f"prompts of up to {longest} tokens and {cfg.new_tokens} new ones do "
+        f"not fit rows of {cfg.length}: raise rollout.length or lower "
+        "rollout.new_tokens"
+      )
 
   def _multiple(self) -> int:
     """Rows come in eighths of the most there can be, split over all devices."""
@@ -137,7 +159,9 @@ def run(
   mesh = sharding.make_mesh(**dataclasses.asdict(config.run.mesh))
   module = resolve(config.algorithm.name)
   optimizer = optimizers.make(config.optimizer)
-  fresh, abstract = distill.first_state(config, inputs, optimizer, mesh)
+  fresh, abstract = distill.first_state(
+    config, inputs, optimizer, mesh, workdir.name
+  )
   objective = objectives.policy_gradient(
     model,
     functools.partial(module.loss, **config.algorithm.args),
@@ -156,6 +180,7 @@ def run(
       microbatches=config.microbatches,
     ),
     Advantages(config, Rollouts(config, workdir, mesh)),
+    config=dataclasses.asdict(config),
   )
   cfg = config.rollout
   return {"answers": config.loop.steps * cfg.problems * cfg.group}

@@ -3,7 +3,9 @@
 A_i = (R_i - mean R) / (std R + delta) over the samples of one prompt, and
 L = -min(r A, clip(r, 1 - low, 1 + high) A) a token, r the ratio of the current
 policy to the one that sampled. `clip_high` above `clip_low` is DAPO's
-clip-higher (2503.14476); `normalize=False` is Dr.GRPO's (2503.20783).
+clip-higher (2503.14476); `normalize=False` is Dr.GRPO's advantage
+(2503.20783). There is no KL term. With one update a rollout the ratio is 1 and
+the clip rests.
 """
 
 from typing import Literal
@@ -13,6 +15,8 @@ import jax.numpy as jnp
 
 from research import segments
 from research.types import Policy, Trajectory
+
+FARTHEST = 20.0  # nats of log-ratio that are told apart
 
 
 def advantage(
@@ -57,9 +61,12 @@ def loss(
   groups without spread count in the denominator.
   """
   mask_BT = trajectory.mask_BT
-  ratio_BT = jnp.exp(
-    jnp.where(mask_BT > 0, policy.logprobs_BT - trajectory.logprobs_BT, 0)
+  log_BT = jnp.where(
+    mask_BT > 0, policy.logprobs_BT - trajectory.logprobs_BT, 0
   )
+  # e^20 is far outside of any clip, and finite under every sum.
+  log_BT = jnp.clip(log_BT, -FARTHEST, FARTHEST)
+  ratio_BT = jnp.exp(log_BT)
   clipped_BT = jnp.clip(ratio_BT, 1 - clip_low, 1 + clip_high)
   surrogate_BT = jnp.minimum(ratio_BT * advantage_BT, clipped_BT * advantage_BT)
   weight_BT, denominator = _weigh(trajectory, aggregate)
@@ -68,7 +75,7 @@ def loss(
   metrics = {
     "clip_fraction": ((mask_BT * cut_BT).sum(), tokens),
     "entropy": ((mask_BT * policy.entropy_BT).sum(), tokens),
-    **_mismatch(ratio_BT, mask_BT),
+    **_mismatch(log_BT, mask_BT),
   }
   return -(weight_BT * surrogate_BT).sum(), denominator, metrics
 
@@ -89,11 +96,11 @@ def _weigh(
   return weight_BT, (first_BT & (length_BT > 0)).sum().astype(weight_BT.dtype)
 
 
-def _mismatch(ratio_BT: jax.Array, mask_BT: jax.Array) -> dict:
+def _mismatch(log_BT: jax.Array, mask_BT: jax.Array) -> dict:
   """How far the trainer stands from the sampler: k3 and the share outside."""
   tokens = mask_BT.sum()
-  log_BT = jnp.log(ratio_BT)
-  k3_BT = ratio_BT - 1 - log_BT
+  ratio_BT = jnp.exp(log_BT)
+  k3_BT = jnp.expm1(log_BT) - log_BT
   outside_BT = jnp.abs(ratio_BT - 1) > 0.1
   return {
     "mismatch_kl": ((mask_BT * k3_BT).sum(), tokens),

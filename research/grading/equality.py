@@ -56,7 +56,7 @@ def _bare(text: str) -> str:
   # `½` alone; normalising inside a number would turn `2½` into 21/2.
   if text and unicodedata.decomposition(text[0]).startswith("<fraction>"):
     ratio = unicodedata.normalize("NFKC", text[0]).replace("\u2044", "/")
-    return ratio + text[1:]
+    return ratio if len(text) == 1 else ""
   return text
 
 
@@ -64,6 +64,15 @@ def numbers_equal(gold: str, text: str) -> bool:
   """Whether both are numbers of one value, `1.0` and `1` alike."""
   left, right = number(gold), number(text)
   return left is not None and left == right
+
+
+def canonical(answer: str | None) -> str | None:
+  """The form that equal numbers share (`1,200` and `1200.0` are one vote).
+
+  What is no number stays as it is.
+  """
+  value = None if answer is None else number(answer)
+  return answer if value is None else str(value)
 
 
 def grade_number(gold: str, answer: str | None) -> Verdict:

@@ -3,8 +3,6 @@
 import dataclasses
 from typing import Literal
 
-import jax.numpy as jnp
-
 
 @dataclasses.dataclass(frozen=True)
 class Rope:
@@ -62,6 +60,22 @@ class Model:
   dtype: Literal["float32", "bfloat16", "float64"] = "float32"
   remat: Literal["nothing", "elementwise", "everything"] = "nothing"
 
+  def __post_init__(self):
+    """Refuses a shape that no decoder has, and switches that do nothing."""
+    window = 1 if self.window is None else self.window
+    sizes = self.sizes | {"context": self.context, "window": window}
+    for name, size in (sizes | {"global_every": self.global_every}).items():
+      if size < 1:
+        raise ValueError(f"model: {name} is {size}; it must be at least 1")
+    if self.head_dim % 2:
+      raise ValueError(f"model: head_dim is {self.head_dim}; it must be even")
+    local = (self.global_every != 1, self.local_rope is not None)
+    if (self.window is None and any(local)) or (self.window and not local[0]):
+      raise ValueError(
+        "model: local layers need both window and global_every > 1; local_rope "
+        f"is theirs (window={self.window}, global_every={self.global_every})"
+      )
+
   @property
   def sizes(self) -> dict[str, int]:
     """The size of each axis letter that a parameter may carry."""
@@ -78,9 +92,3 @@ class Model:
   def is_local(self, layer: int) -> bool:
     """Says whether a layer attends through the sliding window."""
     return self.window is not None and (layer + 1) % self.global_every != 0
-
-
-def with_dtype(model: Model, dtype: str) -> Model:
-  """Returns the same decoder computing in another dtype."""
-  jnp.dtype(dtype)  # raises on a name that is none
-  return dataclasses.replace(model, dtype=dtype)  # type: ignore[arg-type]

@@ -68,6 +68,11 @@ def reward(problem: Problem, text: str) -> Verdict:
   return equality.grade_number(problem.answer, extract.strict(text))
 
 
+def extracted(text: str) -> str | None:
+  """The answer that `reward` reads, as equal answers share it; or None."""
+  return equality.canonical(extract.strict(text))
+
+
 def lenient(problem: Problem, text: str) -> Verdict:
   """Whether any marker, or else the last number, gives the answer."""
   return equality.grade_number(problem.answer, extract.lenient(text))

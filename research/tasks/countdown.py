@@ -115,6 +115,12 @@ def reward(problem: Problem, text: str) -> Verdict:
   return _grade(problem, extract.strict(text))
 
 
+def extracted(text: str) -> str | None:
+  """The expression that `reward` reads, without spaces; or None."""
+  answer = extract.strict(text)
+  return None if answer is None else "".join(answer.split())
+
+
 def lenient(problem: Problem, text: str) -> Verdict:
   """The same for any marker, or else the last expression in the text.
 

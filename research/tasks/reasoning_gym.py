@@ -88,6 +88,11 @@ def reward(problem: Problem, text: str) -> Verdict:
   return equality.grade_text(problem.answer, extract.tagged(text))
 
 
+def extracted(text: str) -> str | None:
+  """The answer that `reward` reads, as equal answers share it; or None."""
+  return equality.canonical(extract.tagged(text))
+
+
 def lenient(problem: Problem, text: str) -> Verdict:
   """The same for any marker, or else the last number or line of the text."""
   found = extract.marked(text)

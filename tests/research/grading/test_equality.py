@@ -109,3 +109,15 @@ def test_a_broken_gold_is_an_error_and_no_wrong_answer():
     equality.grade_number("some", "5")
   with pytest.raises(ValueError, match="gold answer is empty"):
     equality.grade_text(" ", "5")
+
+
+@pytest.mark.parametrize("text", ["½5", "½0", "2½"])
+def test_a_fraction_character_stands_alone(text):
+  assert equality.number(text) is None
+  assert equality.number("½") == Fraction(1, 2)
+
+
+def test_equal_numbers_share_a_form():
+  assert equality.canonical("1,200") == equality.canonical("1200.0") == "1200"
+  assert equality.canonical("9**9") == "9**9"
+  assert equality.canonical(None) is None

@@ -1,5 +1,6 @@
 """The sampler: what it says it drew is what the trainer would say."""
 
+import dataclasses
 import functools
 
 import jax
@@ -37,10 +38,10 @@ def key():
   return jax.random.key(5)
 
 
-def complete(prompts, sampling=None, **changes):
+def complete(prompts, sampling=None, model=MODEL, **changes):
   kwargs = {"new_tokens": 32, "stop": STOP, "rows": 4} | changes
   return engine.complete(
-    MODEL,
+    model,
     PARAMS,
     prompts,
     key(),
@@ -49,16 +50,16 @@ def complete(prompts, sampling=None, **changes):
   )
 
 
-def rescore(prompt, completion, temperature):
+def rescore(prompt, completion, temperature, model=MODEL):
   """The trainer's log-probabilities of a completion."""
   ids = np.concatenate([prompt, completion.tokens])[None]
   positions = np.arange(ids.shape[1])[None]
   hidden, _, _ = transformer.apply(
-    MODEL, PARAMS, ids, positions, np.ones_like(ids)
+    model, PARAMS, ids, positions, np.ones_like(ids)
   )
   logprobs, _ = kernels.token_logprobs(
     hidden,
-    transformer.unembedding(MODEL, PARAMS),
+    transformer.unembedding(model, PARAMS),
     segments.next_tokens(jnp.asarray(ids)),
     temperature=temperature,
   )
@@ -74,6 +75,28 @@ def test_sampler_and_trainer_agree(temperature):
     assert np.abs(completion.logprobs - trainer).max() <= 1e-5
   wrong = rescore(PROMPTS[1], out[1], 2.0)
   assert np.abs(out[1].logprobs - wrong).max() > 1e-2
+
+
+def test_in_bf16_few_ratios_leave_the_trust_region():
+  """Of trainer to sampler, as a policy gradient's importance weights."""
+  model = dataclasses.replace(MODEL, dtype="bfloat16")
+  prompts = PROMPTS * 4
+  out = complete(prompts, model=model, rows=20)
+
+  def gaps(temperature):
+    parts = [
+      rescore(p, c, temperature, model) - c.logprobs
+      for p, c in zip(prompts, out, strict=True)
+    ]
+    return np.concatenate(parts)
+
+  off = lambda gap: np.mean(np.abs(np.exp(gap) - 1) > 0.1)
+  same, wrong = gaps(1.0), gaps(2.0)
+  assert same.size > 200
+  assert off(same) <= 0.05, off(same)
+  assert np.abs(same).mean() <= 0.02, np.abs(same).mean()
+  assert np.abs(same).max() > 1e-5  # bf16 indeed
+  assert off(wrong) > 0.5
 
 
 def test_a_row_does_not_depend_on_the_rows_beside_it():

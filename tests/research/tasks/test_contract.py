@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research import tasks
+from research.evaluation.pass_at_k import majorities
 from research.types import Problem
 
 NAMES = sorted(m.name for m in pkgutil.iter_modules(tasks.__path__))
@@ -119,6 +120,20 @@ def test_traces_and_answers_are_rewarded(supply):
         assert task.reward(problem, text).kind == "correct", text
         assert task.reward(problem, text).value == 1.0
         assert task.lenient(problem, text).kind == "correct", text
+
+
+def test_right_answers_win_every_vote(supply):
+  """What is counted as a vote is what is graded: maj@k of the right is 1."""
+  task, take = supply
+  samples = []
+  for problem in take("test", n=3):
+    text = task.answer_text(problem)
+    assert task.extracted(text) is not None
+    about = {"problem": problem.meta["key"], "answer": task.extracted(text)}
+    about["verdict"] = task.reward(problem, text).kind
+    samples += [about | {"sample": i} for i in range(4)]
+  assert set(majorities(samples, 4).values()) == {1.0}
+  assert task.extracted("nothing to read") is None
 
 
 def test_a_perturbed_answer_is_not_rewarded(supply):

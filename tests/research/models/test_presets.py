@@ -1,0 +1,108 @@
+"""Each preset against the fields of the config.json that its makers publish."""
+
+import dataclasses
+
+import pytest
+
+from research.models import presets, transformer
+from research.models.config import Rope
+
+# vocab_size, hidden_size, num_hidden_layers, num_key_value_heads,
+# num_attention_heads, head_dim, intermediate_size, max_position_embeddings
+SIZES = {
+  "qwen2_5_0_5b": (151_936, 896, 24, 2, 14, 64, 4864, 32_768),
+  "qwen2_5_1_5b": (151_936, 1536, 28, 2, 12, 128, 8960, 32_768),
+  "qwen2_5_7b": (152_064, 3584, 28, 4, 28, 128, 18_944, 32_768),
+  "qwen3_0_6b": (151_936, 1024, 28, 8, 16, 128, 3072, 40_960),
+  "qwen3_1_7b": (151_936, 2048, 28, 8, 16, 128, 6144, 40_960),
+  "qwen3_8b": (151_936, 4096, 36, 8, 32, 128, 12_288, 40_960),
+  "llama3_2_1b": (128_256, 2048, 16, 8, 32, 64, 8192, 131_072),
+  "llama3_1_8b": (128_256, 4096, 32, 8, 32, 128, 14_336, 131_072),
+  "gemma3_1b": (262_144, 1152, 26, 1, 4, 256, 6912, 32_768),
+  "gemma3_4b": (262_208, 2560, 34, 4, 8, 256, 10_240, 131_072),
+}
+
+# rope_theta, rope_type, factor, original_max_position_embeddings,
+# low_freq_factor, high_freq_factor
+ROPES = {
+  "qwen2_5_0_5b": (1e6, "none"),
+  "qwen2_5_1_5b": (1e6, "none"),
+  "qwen2_5_7b": (1e6, "none"),
+  "qwen3_0_6b": (1e6, "none"),
+  "qwen3_1_7b": (1e6, "none"),
+  "qwen3_8b": (1e6, "none"),
+  "llama3_2_1b": (5e5, "llama3", 32.0, 8192, 1.0, 4.0),
+  "llama3_1_8b": (5e5, "llama3", 8.0, 8192, 1.0, 4.0),
+  "gemma3_1b": (1e6, "none"),
+  "gemma3_4b": (1e6, "linear", 8.0),
+}
+
+# rms_norm_eps, tie_word_embeddings, norms of q and k, bias of q, k and v
+SWITCHES = {
+  "qwen2_5_0_5b": (1e-6, True, False, True),
+  "qwen2_5_1_5b": (1e-6, True, False, True),
+  "qwen2_5_7b": (1e-6, False, False, True),
+  "qwen3_0_6b": (1e-6, True, True, False),
+  "qwen3_1_7b": (1e-6, True, True, False),
+  "qwen3_8b": (1e-6, False, True, False),
+  "llama3_2_1b": (1e-5, True, False, False),
+  "llama3_1_8b": (1e-5, False, False, False),
+  "gemma3_1b": (1e-6, True, True, False),
+  "gemma3_4b": (1e-6, True, True, False),
+}
+
+# sliding_window, sliding_window_pattern, rope_local_base_freq,
+# query_pre_attn_scalar, hidden_activation, 1 + w, post norms, embedding scale
+GEMMA = {
+  "gemma3_1b": (512, 6, 1e4, 256, "gelu", True, True, True),
+  "gemma3_4b": (1024, 6, 1e4, 256, "gelu", True, True, True),
+}
+OTHERS = (None, 1, None, None, "silu", False, False, False)
+
+
+def test_the_tables_hold_every_published_preset():
+  assert set(presets.PRESETS) - {"tiny"} == set(SIZES)
+  assert set(SIZES) == set(ROPES) == set(SWITCHES) > set(GEMMA)
+
+
+@pytest.mark.parametrize("preset", SIZES)
+def test_sizes(preset):
+  m = presets.make(preset)
+  heads = m.kv_heads * m.groups
+  sizes = (m.vocab, m.width, m.layers, m.kv_heads, heads, m.head_dim)
+  assert (*sizes, m.mlp, m.context) == SIZES[preset]
+
+
+@pytest.mark.parametrize("preset", ROPES)
+def test_ropes(preset):
+  given = dataclasses.astuple(presets.make(preset).rope)
+  published = ROPES[preset]
+  assert given[: len(published)] == published
+
+
+@pytest.mark.parametrize("preset", SWITCHES)
+def test_switches(preset):
+  m = presets.make(preset)
+  assert (m.norm_eps, m.tied, m.qk_norm, m.qkv_bias) == SWITCHES[preset]
+  assert m.attention_softcap is None and m.logit_softcap is None
+
+
+@pytest.mark.parametrize("preset", SIZES)
+def test_layer_patterns_scales_and_activations(preset):
+  m = presets.make(preset)
+  window, period, theta, scalar, *rest = GEMMA.get(preset, OTHERS)
+  assert (m.window, m.global_every) == (window, period)
+  assert m.local_rope == (theta and Rope(base=theta, scaling="none"))
+  scale = scalar and scalar**-0.5
+  assert m.attention_scale == (scale and pytest.approx(scale))
+  flags = [m.activation, m.unit_offset, m.post_norm, m.embed_scale]
+  assert flags == rest
+
+
+@pytest.mark.parametrize(
+  "preset, published",
+  {"qwen3_1_7b": 1_720_574_976, "gemma3_4b": 3_880_263_168}.items(),
+)
+def test_the_other_presets_count_their_parameters(preset, published):
+  """Gemma: the language model alone, without the vision tower."""
+  assert transformer.count(presets.make(preset)) == published

@@ -1,0 +1,195 @@
+"""No dead switches: each field of a model changes what is computed."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from research.models import transformer
+from research.models.config import Model, Rope
+from research.sampling import engine
+from research.sampling.sampler import Sampling
+from research.training import objectives
+from research.types import Batch
+
+BASE = Model(
+  vocab=24,
+  width=16,
+  layers=4,
+  kv_heads=2,
+  groups=2,
+  head_dim=8,
+  mlp=24,
+  context=32,
+  window=3,
+  global_every=3,
+)
+LLAMA3 = Rope(base=100.0, scaling="llama3", factor=8.0, original=8)
+YARN = Rope(
+  base=100.0, scaling="yarn", factor=4.0, original=8, beta_fast=1.2, beta_slow=1
+)
+
+# field: what to change, and what that changes
+MODEL = {
+  "vocab": (30, "shapes"),
+  "width": (20, "shapes"),
+  "layers": (5, "shapes"),
+  "kv_heads": (1, "shapes"),
+  "groups": (3, "shapes"),
+  "head_dim": (12, "shapes"),
+  "mlp": (28, "shapes"),
+  "context": (8, "refusal"),
+  "rope": (Rope(base=100.0), "output"),
+  "activation": ("gelu", "output"),
+  "norm_eps": (1e-2, "output"),
+  "qk_norm": (True, "shapes"),
+  "qkv_bias": (True, "shapes"),
+  "tied": (False, "shapes"),
+  "window": (5, "output"),
+  "global_every": (2, "output"),
+  "local_rope": (Rope(base=100.0), "output"),
+  "unit_offset": (True, "output"),
+  "post_norm": (True, "shapes"),
+  "embed_scale": (True, "output"),
+  "attention_scale": (1.0, "output"),
+  "attention_softcap": (0.1, "output"),
+  "logit_softcap": (0.5, "law"),
+  "dtype": ("bfloat16", "program"),
+  "remat": ("everything", "program"),
+}
+
+# field: the rope it matters to, and what to change
+ROPE = {
+  "base": (Rope(base=100.0), 50.0),
+  "scaling": (Rope(base=100.0, factor=8.0), "linear"),
+  "factor": (Rope(base=100.0, scaling="linear", factor=8.0), 2.0),
+  "original": (LLAMA3, 16),
+  "low_frequency": (LLAMA3, 0.1),
+  "high_frequency": (LLAMA3, 1.1),
+  "beta_fast": (YARN, 0.4),
+  "beta_slow": (YARN, 0.1),
+}
+
+TOKENS = np.random.default_rng(0).integers(0, 24, (1, 12)).astype(np.int32)
+PLACES = np.arange(12, dtype=np.int32)[None]
+ONES = np.ones_like(PLACES)
+
+
+def shapes(cfg):
+  shaped = nn.unbox(transformer.abstract(cfg))
+  return jax.tree.map(lambda x: x.shape, shaped)
+
+
+def params_of(cfg):
+  rng = np.random.default_rng(1)
+  draw = lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), jnp.float32)
+  return jax.tree.map(draw, nn.unbox(transformer.abstract(cfg)))
+
+
+def output(cfg, params):
+  run = jax.jit(lambda p: transformer.apply(cfg, p, TOKENS, PLACES, ONES)[0])
+  return np.asarray(run(params), np.float32)
+
+
+def program(cfg):
+  """The text of a gradient's program."""
+  total = lambda p: transformer.apply(cfg, p, TOKENS, PLACES, ONES)[0].sum()
+  grad = jax.jit(jax.grad(total))
+  return grad.lower(nn.unbox(transformer.abstract(cfg))).as_text()
+
+
+KEY = jax.random.key(0)
+
+
+def test_every_field_has_a_row():
+  assert list(MODEL) == [f.name for f in dataclasses.fields(Model)]
+  assert list(ROPE) == [f.name for f in dataclasses.fields(Rope)]
+
+
+def rows_of(kind):
+  return [name for name, (_, changes) in MODEL.items() if changes == kind]
+
+
+@pytest.mark.parametrize("name", rows_of("shapes"))
+def test_changes_the_parameters(name):
+  changed = dataclasses.replace(BASE, **{name: MODEL[name][0]})
+  assert shapes(changed) != shapes(BASE)
+
+
+def same_shapes_other_output(before, after):
+  assert shapes(before) == shapes(after)
+  params = params_of(BASE)
+  gap = np.abs(output(before, params) - output(after, params)).max()
+  assert gap > 1e-4, gap
+
+
+@pytest.mark.parametrize("name", rows_of("output"))
+def test_changes_the_output(name):
+  changed = dataclasses.replace(BASE, **{name: MODEL[name][0]})
+  same_shapes_other_output(BASE, changed)
+
+
+@pytest.mark.parametrize("name", ROPE)
+@pytest.mark.parametrize("where", ["rope", "local_rope"])
+def test_changes_the_rotation(where, name):
+  before, value = ROPE[name]
+  after = dataclasses.replace(before, **{name: value})
+  use = lambda rope: dataclasses.replace(BASE, **{where: rope})
+  same_shapes_other_output(use(before), use(after))
+
+
+@pytest.mark.parametrize("name", rows_of("program"))
+def test_changes_the_program(name):
+  changed = dataclasses.replace(BASE, **{name: MODEL[name][0]})
+  assert program(changed) != program(BASE)
+  assert program(dataclasses.replace(BASE)) == program(BASE)
+
+
+@pytest.mark.parametrize("name", rows_of("law"))
+def test_changes_the_law_of_trainer_and_sampler(name):
+  value = MODEL[name][0]
+  changed = dataclasses.replace(BASE, **{name: value})
+  params = params_of(BASE)
+  batch = Batch(TOKENS, jnp.ones((1, 12)), PLACES, ONES)
+  for cfg, cap in ((BASE, None), (changed, value)):
+    assert objectives.speak(cfg, params, batch).softcap == cap
+  said = [
+    engine.complete(
+      cfg, params, [TOKENS[0]], KEY, sampling=Sampling(), new_tokens=1, stop=0
+    )[0].logprobs
+    for cfg in (BASE, changed)
+  ]
+  assert np.abs(said[0] - said[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", rows_of("refusal"))
+def test_refuses_what_the_other_takes(name):
+  changed = dataclasses.replace(BASE, **{name: MODEL[name][0]})
+  engine._check(BASE, TOKENS, 4)
+  with pytest.raises(ValueError, match=name):
+    engine._check(changed, TOKENS, 4)
+
+
+@pytest.mark.parametrize(
+  "bad, said",
+  [
+    ({"head_dim": 7}, "head_dim is 7"),
+    ({"layers": 0}, "N is 0"),
+    ({"width": -8}, "D is -8"),
+    ({"context": 0}, "context is 0"),
+    ({"window": 0}, "window is 0"),
+    ({"global_every": 0}, "global_every is 0"),
+    ({"global_every": 1}, "local layers need"),
+    ({"window": None}, "local layers need"),
+    (
+      {"window": None, "global_every": 1, "local_rope": Rope()},
+      "local layers need",
+    ),
+  ],
+)
+def test_refuses_a_shape_that_means_nothing(bad, said):
+  with pytest.raises(ValueError, match=said):
+    dataclasses.replace(BASE, **bad)

@@ -67,7 +67,7 @@ class Norm(nn.Module):
     y = x.astype(wide)
     mean = jnp.mean(jnp.square(y), axis=-1, keepdims=True)
     y = y * jax.lax.rsqrt(mean + self.config.norm_eps)
-    scale = (1 + scale if offset else scale).astype(wide)
+    scale = scale.astype(wide) + offset
     return (y * jnp.expand_dims(scale, range(x.ndim - 1))).astype(x.dtype)
 
 
@@ -329,6 +329,19 @@ def apply(
   return Transformer(config, mesh).apply(  # type: ignore[return-value]
     {"params": params}, tokens_BT, positions_BT, segments_BT, cache, features
   )
+
+
+def in_compute_dtype(config: Model, params: Any) -> Any:
+  """Returns the parameters as the forward uses them, cast once.
+
+  Norm scales stay in fp32, as `Norm` reads them.
+  """
+
+  def one(path, p):
+    kept = str(path[-1].key).startswith("scale")
+    return p if kept else p.astype(config.dtype)
+
+  return jax.tree_util.tree_map_with_path(one, params)
 
 
 def unembedding(config: Model, params: Any) -> jax.Array:

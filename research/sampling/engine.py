@@ -96,7 +96,7 @@ def generate(
   stays silent. A length returned counts the stop token; what stands behind it
   is `stop` with log-probability 0.
   """
-  params = jax.tree.map(lambda p: p.astype(model.dtype), params)
+  params = transformer.in_compute_dtype(model, params)
   step = functools.partial(_next, model, params)
   now = _prefill(model, step, prompts_BT, lengths_B, new_tokens, stop)
   zero_B = jnp.zeros_like(lengths_B)

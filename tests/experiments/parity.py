@@ -10,6 +10,7 @@ from research.types import Verdict
 SPLITS = chain.SPLITS
 trace = chain.trace
 answer_text = chain.answer_text
+extracted = chain.extracted
 lenient = chain.lenient
 
 

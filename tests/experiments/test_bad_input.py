@@ -224,7 +224,7 @@ def test_a_loss_that_is_not_finite(finish, recipe, begun):
   rare = {"distilled.loop.save_every": 10}
   config = recipe("distil", {steps: 30, rate: 1e30} | rare)
   code, _, err = finish(begun, config=config)
-  refused(err.rstrip("\n"), "step 25", "finite", f"{folder}/00000024 is good")
+  refused(err.rstrip("\n"), "step 24", "finite", f"{folder}/00000024 is good")
   assert (code, restorable(folder)) == (1, 24)
   (begun / "config.json").unlink()
   code, _, err = finish(begun, config=recipe("distil", {steps: 26}))

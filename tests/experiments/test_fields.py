@@ -196,7 +196,9 @@ class Stage:
     folder.mkdir(parents=True, exist_ok=True)
     self.outputs = module.run(self.config, inputs, folder)
 
-  def fit(self, loop, workdir, state, abstract, step, source, *, frozen=None):
+  def fit(
+    self, loop, workdir, state, abstract, step, source, *, frozen=None, config
+  ):
     self.fitted = SimpleNamespace(**locals())
 
   def error(self):

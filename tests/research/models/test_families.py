@@ -14,7 +14,7 @@ import pytest
 from flax import linen as nn
 
 import kernels
-from research.models import transformer
+from research.models import rope, transformer
 from research.models.config import Model, Rope
 
 T = 24

@@ -50,20 +50,27 @@ def complete(prompts, sampling=None, model=MODEL, **changes):
   )
 
 
-def rescore(prompt, completion, temperature, model=MODEL):
-  """The trainer's log-probabilities of a completion."""
-  ids = np.concatenate([prompt, completion.tokens])[None]
-  positions = np.arange(ids.shape[1])[None]
+@functools.partial(jax.jit, static_argnames=("model", "temperature"))
+def _logprobs(model, ids, temperature):
+  positions = jnp.arange(ids.shape[1])[None]
   hidden, _, _ = transformer.apply(
-    model, PARAMS, ids, positions, np.ones_like(ids)
+    model, PARAMS, ids, positions, jnp.ones_like(ids)
   )
   logprobs, _ = kernels.token_logprobs(
     hidden,
     transformer.unembedding(model, PARAMS),
-    segments.next_tokens(jnp.asarray(ids)),
+    segments.next_tokens(ids),
     temperature=temperature,
   )
-  return np.asarray(logprobs)[0, len(prompt) - 1 : -1]
+  return logprobs
+
+
+def rescore(prompt, completion, temperature, model=MODEL):
+  """The trainer's log-probabilities of a completion, of one padded shape."""
+  ids = np.concatenate([prompt, completion.tokens])
+  padded = np.pad(ids, (0, 64 - len(ids)))[None]
+  logprobs = np.asarray(_logprobs(model, padded, temperature))[0]
+  return logprobs[len(prompt) - 1 : len(ids) - 1]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

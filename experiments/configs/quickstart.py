@@ -45,9 +45,9 @@ def distill(corpora, steps):
     "stage": "experiments.stages.distill",
     "corpora": [{"path": p, "weight": w} for p, w in corpora.items()],
     "loss": {"name": "research.losses.supervised", "args": {"block": 2048}},
-    "rows": 12,
+    "rows": 6,
     "length": 192,
-    "shards": 4,
+    "shards": 2,
     "optimizer": {
       "learning_rate": 3e-3,
       "steps": steps,
@@ -105,7 +105,7 @@ def evaluate(students, count, samples):
 def get_config(arg: str = "") -> ConfigDict:
   """Returns the recipe; "test" shrinks it to seconds."""
   test = arg == "test"
-  steps, count = (4, 8) if test else (600, 512)
+  steps, count = (4, 8) if test else (1000, 512)
   config = ConfigDict()
   config.seed = 0
   config.tokenizer = "bytes"

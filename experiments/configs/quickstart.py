@@ -3,7 +3,7 @@
 Hypothesis. On products of a long and a one-digit number a 0.6 M student that
 learns from worked traces is right where the same student, on the same number
 of packed training tokens, fails on answers alone. Of what the student reads on
-the long products (6 and 7 digits) half is worked and half a bare answer, and it
+the long products (6 digits) half is worked and half a bare answer, and it
 takes over both habits. Reinforcement, told only right or wrong on problems of
 the same training split, unlearns the bare one: the gain on the long products is
 mostly the student's choosing to work, not new arithmetic, and how low it starts
@@ -21,7 +21,7 @@ Source.   Digit order and scratchpads: Nye et al. 2021 (2112.00114), Lee et al.
 from ml_collections import ConfigDict
 
 TASK = "research.tasks.multiplication"
-SHORT, LONG = ((4, 1), (5, 1)), ((6, 1), (7, 1))
+SHORT, LONG = ((4, 1), (5, 1)), ((6, 1),)
 
 
 def problems(split, digits):

@@ -33,9 +33,10 @@ def of_step(
   They depend on (seed, step) alone, so that a resumed run needs no position.
   """
   size = len(problems)
-  chosen = []
-  for i in range(step * count, (step + 1) * count):
-    epoch, place = divmod(i, size)
-    order = np.random.default_rng((seed, epoch)).permutation(size)
-    chosen.append(problems[order[place]])
-  return chosen
+  first, last = step * count, (step + 1) * count - 1
+  orders = {
+    epoch: np.random.default_rng((seed, epoch)).permutation(size)
+    for epoch in range(first // size, last // size + 1)
+  }
+  places = (divmod(i, size) for i in range(first, last + 1))
+  return [problems[orders[epoch][place]] for epoch, place in places]

@@ -6,7 +6,6 @@ import pathlib
 from typing import Any
 
 import jax
-import numpy as np
 
 from experiments import loop, pools, settings
 from experiments.resolve import resolve
@@ -125,7 +124,7 @@ class Rollouts:
     """Rows come in eighths of the most there can be, split over all devices."""
     cfg, mesh = self._config.rollout, self._mesh
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    least = int(np.lcm(ways * self._config.microbatches, 1))
+    least = ways * self._config.microbatches
     eighth = -(-cfg.problems * cfg.group // 8)
     return -(-eighth // least) * least
 

@@ -55,12 +55,12 @@ class Loop:
     return -means[name] if self.best.startswith("-") else means[name]
 
 
-class Source(Protocol):
-  """Where a step's inputs come from, and the position there."""
+# (state, step) -> the step's inputs, on their devices, and the host's metrics
+Draw = Callable[[TrainState, int], tuple[Any, dict]]
 
-  def draw(self, state: TrainState, step: int) -> tuple[Any, dict]:
-    """Returns the step's inputs, on their devices, and the host's metrics."""
-    ...
+
+class Position(Protocol):
+  """Where `draw` stands, where that is more than the step's number."""
 
   def state(self) -> Any:
     """Returns the position as JSON."""
@@ -170,8 +170,9 @@ def fit(
   state: Callable[[], TrainState],
   abstract: Any,
   step: Callable[[TrainState, Any], tuple[TrainState, dict]],
-  source: Source,
+  draw: Draw,
   *,
+  position: Position | None = None,
   frozen: Any = None,
   config: Any = None,
 ) -> TrainState:
@@ -183,13 +184,13 @@ def fit(
   """
   with contextlib.ExitStack() as stack:
     saver = stack.enter_context(_saver(loop, workdir))
-    now = _resume(saver, state, abstract, source, frozen)
+    now = _resume(saver, state, abstract, position, frozen)
     start = int(now.step)
     asked = stack.enter_context(deferred_sigterm())
     writer = stack.enter_context(metrics.Writer(workdir, start))
     show = stack.enter_context(_screen(workdir.name, start, loop.steps))
     for i in range(start, loop.steps):
-      inputs, seen = source.draw(now, i)
+      inputs, seen = draw(now, i)
       now, told = step(now, inputs)
       means = writer.write(i, metrics.merge(told, seen))
       _check(i - 1, means, saver)
@@ -199,7 +200,7 @@ def fit(
         means = writer.flush() or {}
         _check(i, means, saver)
         show(i, means)
-        host = {"source": source.state(), "config": config}
+        host = {"position": position and position.state(), "config": config}
         saver.save(i + 1, _bare(now), host, loop.merit(means))
       if stop:
         _leave(saver, workdir.name, i + 1)
@@ -225,11 +226,11 @@ def _resume(
   saver: checkpoint.Checkpointer,
   state: Callable[[], TrainState],
   abstract: Any,
-  source: Source,
+  position: Position | None,
   frozen: Any,
 ) -> TrainState:
   found = saver.restore(abstract)
-  if found is not None:
-    source.restore(found[1]["source"])
+  if found is not None and position is not None:
+    position.restore(found[1]["position"])
   now = state() if found is None else found[0]
   return dataclasses.replace(now, frozen=frozen)

@@ -29,7 +29,6 @@ os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "xla")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-os.environ.setdefault("MPLBACKEND", "Agg")
 
 
 def pytest_addoption(parser):

@@ -55,7 +55,7 @@ def rates() -> tuple[float, float]:
 
 def training(model: Model) -> tuple[float, float]:
   """Returns (seconds, FLOPs) of one step of ROWS x LENGTH tokens."""
-  optimizer = optimizers.make(optimizers.Optimizer(1e-3, steps=100))
+  optimizer = optimizers.make(optimizers.Optimizer(1e-3), 100)
   loss = functools.partial(supervised.loss, block=2048)
   objective = objectives.imitation(model, loss)
   step = jax.jit(

@@ -29,7 +29,6 @@ def distill(steps, length, rows):
     "shards": 4,
     "optimizer": {
       "learning_rate": 2e-3,
-      "steps": steps,
       "warmup": 20,
       "floor": 0.1,
     },

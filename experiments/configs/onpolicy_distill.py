@@ -32,7 +32,7 @@ def distill(steps):
     "rows": 16,
     "length": 128,
     "shards": 4,
-    "optimizer": {"learning_rate": 3e-3, "steps": steps, "warmup": 20},
+    "optimizer": {"learning_rate": 3e-3, "warmup": 20},
     "loop": {"steps": steps, "save_every": 200},
   }
 
@@ -53,7 +53,7 @@ def on_policy(steps):
       "rows": 64,
     },
     "loss": {"name": "research.losses.reverse_kl", "args": {"block": 2048}},
-    "optimizer": {"learning_rate": 1e-3, "steps": steps, "warmup": 5},
+    "optimizer": {"learning_rate": 1e-3, "warmup": 5},
     "loop": {"steps": steps, "save_every": 20},
   }
 

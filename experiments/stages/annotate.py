@@ -22,6 +22,11 @@ class Config:
   count: int
   teacher: Address
 
+  def __post_init__(self):
+    """Raises ValueError where nothing would be written."""
+    if self.count < 1:
+      raise ValueError(f"annotate: count is {self.count}; at least 1 is wanted")
+
 
 def run(
   config: Config, inputs: dict[str, Any], workdir: pathlib.Path

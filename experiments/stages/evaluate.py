@@ -8,11 +8,9 @@ from typing import Any
 
 from rich import progress
 
-from experiments import loop, pools, settings
+from experiments import pools, settings, student
 from experiments.resolve import resolve
 from experiments.settings import Problems, Run, Stage
-from experiments.stages.distill import checkpoints
-from research import sharding
 from research.evaluation import measure
 from research.sampling import rollout
 from research.sampling.sampler import Sampling
@@ -30,7 +28,9 @@ class Suite:
   new_tokens: int
 
   def __post_init__(self):
-    """Raises ValueError on a prefix that no file can be named by."""
+    """Raises ValueError on counts of none and a prefix that names no file."""
+    if min(self.count, self.new_tokens) < 1:
+      raise ValueError(f"{self}: count and new_tokens must be at least 1")
     if not re.fullmatch(r"([\w.-]+/)?", self.prefix) or self.prefix == "home/":
       raise ValueError(
         f'the prefix {self.prefix!r} of a suite is neither "" (home) nor a '
@@ -56,6 +56,8 @@ class Config:
     """Raises ValueError on what would else fail when all is sampled."""
     if len({suite.prefix for suite in self.suites}) < len(self.suites):
       raise ValueError("two suites have the same prefix")
+    if not self.ks or min(self.ks) < 1:
+      raise ValueError(f"ks is {self.ks}; pass@k wants every k at least 1")
     if max(self.ks) > self.samples:
       raise ValueError(
         f"pass@{max(self.ks)} wants as many samples, not {self.samples}: raise "
@@ -110,19 +112,18 @@ def _about(task: Any, problem: Problem, record: dict) -> dict[str, Any]:
 def _table(
   config: Config,
   suite: Suite,
-  student: str,
+  name: str,
   inputs: dict[str, Any],
   workdir: pathlib.Path,
   mesh: Any,
 ) -> list[dict[str, Any]]:
   """Returns a student's samples, from their file where it is complete."""
-  name = f"{suite.prefix.strip('/') or 'home'}-{student}.jsonl"
-  path = workdir / "samples" / name
+  suite_name = suite.prefix.strip("/") or "home"
+  path = workdir / "samples" / f"{suite_name}-{name}.jsonl"
   if path.exists():
     return [json.loads(line) for line in path.read_text().splitlines()]
-  model = config.run.model
-  params = loop.load_params(checkpoints(inputs, student), model, mesh)
-  told = {"student": student, "suite": suite.prefix.strip("/")}
+  params = student.load(config, inputs, name, mesh)
+  told = {"student": name, "suite": suite.prefix.strip("/")}
   records = [told | r for r in _answer(config, suite, params, mesh)]
   path.parent.mkdir(exist_ok=True)
   lines = "".join(json.dumps(record) + "\n" for record in records)
@@ -138,16 +139,16 @@ def run(
   Names are prefix + student/metric, and for a pair
   prefix + left_minus_right/pass@1.
   """
-  mesh = sharding.make_mesh(**dataclasses.asdict(config.run.mesh))
+  mesh = student.make_mesh(config)
   seed, found = config.run.seed, {}
   work = [(suite, s) for suite in config.suites for s in config.students]
   tables = {}
-  for suite, student in progress.track(work, workdir.name.rjust(12)):
-    table = _table(config, suite, student, inputs, workdir, mesh)
-    tables[suite.prefix, student] = table
+  for suite, name in progress.track(work, workdir.name.rjust(12)):
+    table = _table(config, suite, name, inputs, workdir, mesh)
+    tables[suite.prefix, name] = table
     lines = measure.measure(table, config.ks, seed=seed)
-    for name, value in lines.items():
-      found[f"{suite.prefix}{student}/{name}"] = value
+    for metric, value in lines.items():
+      found[f"{suite.prefix}{name}/{metric}"] = value
   for suite in config.suites:
     for left, right in config.pairs:
       sides = tables[suite.prefix, left], tables[suite.prefix, right]

@@ -5,14 +5,11 @@ import functools
 import pathlib
 from typing import Any
 
-from experiments import loop
+from experiments import loop, student
 from experiments.resolve import resolve
 from experiments.settings import Plugin, Problems, Run, Stage
-from experiments.stages.distill import checkpoints, first_state
 from experiments.stages.reinforce import Rollout, Rollouts
-from research import sharding
 from research.training import objectives, optimizers
-from research.training import step as steps
 from research.types import Batch, TrainState, Trajectory
 
 
@@ -45,48 +42,20 @@ def to_batch(trajectory: Trajectory) -> Batch:
   )
 
 
-class Judged:
-  """Rollouts of the student as batches; rewards are only looked at."""
-
-  def __init__(self, rollouts: Rollouts):
-    """Wraps a source of trajectories."""
-    self._rollouts = rollouts
-
-  def draw(self, state: TrainState, step: int) -> tuple[Any, dict]:
-    """Returns the batch that the student just wrote."""
-    trajectory, seen = self._rollouts.sample(state, step)
-    return to_batch(trajectory), seen
-
-  def state(self) -> Any:
-    """Returns None: a step's problems depend on the seed and the step."""
-
-  def restore(self, state: Any) -> None:
-    """Has nothing to go back to."""
-
-
 def run(
   config: Config, inputs: dict[str, Any], workdir: pathlib.Path
 ) -> dict[str, Any]:
   """Trains the student on what it wrote; returns how many answers that was."""
-  model = config.run.model
-  mesh = sharding.make_mesh(**dataclasses.asdict(config.run.mesh))
-  optimizer = optimizers.make(config.optimizer)
-  fresh, abstract = first_state(config, inputs, optimizer, mesh, workdir.name)
+  model, mesh = config.run.model, student.make_mesh(config)
   loss = functools.partial(resolve(config.loss.name).loss, **config.loss.args)
-  loop.fit(
-    config.loop,
-    workdir,
-    fresh,
-    abstract,
-    steps.compiled(
-      objectives.matching(model, model, loss, mesh),
-      optimizer,
-      clip=config.optimizer.clip,
-      microbatches=config.microbatches,
-    ),
-    Judged(Rollouts(config, workdir, mesh)),
-    frozen=loop.load_params(checkpoints(inputs, config.teacher), model, mesh),
-    config=dataclasses.asdict(config),
-  )
+  rollouts = Rollouts(config, workdir, mesh)
+
+  def draw(state: TrainState, step: int) -> tuple[Batch, dict]:
+    trajectory, seen = rollouts.sample(state, step)
+    return to_batch(trajectory), seen  # rewards are only looked at
+
+  objective = objectives.matching(model, model, loss, mesh)
+  teacher = student.load(config, inputs, config.teacher, mesh)
+  student.train(config, inputs, workdir, objective, draw, frozen=teacher)
   cfg = config.rollout
   return {"answers": config.loop.steps * cfg.problems * cfg.group}

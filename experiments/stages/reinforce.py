@@ -7,15 +7,13 @@ from typing import Any
 
 import jax
 
-from experiments import loop, pools, settings
+from experiments import loop, pools, settings, student
 from experiments.resolve import resolve
 from experiments.settings import Plugin, Problems, Run, Stage
-from experiments.stages import distill
 from research import sharding
 from research.sampling import rollout
 from research.sampling.sampler import Sampling
 from research.training import metrics, objectives, optimizers
-from research.training import step as steps
 from research.types import TrainState, Trajectory
 
 
@@ -129,57 +127,25 @@ class Rollouts:
     return -(-eighth // least) * least
 
 
-class Advantages:
-  """Trajectories and their advantages, as a source of the loop."""
-
-  def __init__(self, config: Config, rollouts: Rollouts):
-    """Compiles the algorithm's advantage."""
-    advantage = resolve(config.algorithm.name).advantage
-    self._advantage = jax.jit(functools.partial(advantage, **config.advantage))
-    self._rollouts = rollouts
-
-  def draw(self, state: TrainState, step: int) -> tuple[Any, dict]:
-    """Returns (trajectory, advantage_BT) and what the samples say."""
-    trajectory, seen = self._rollouts.sample(state, step)
-    return (trajectory, self._advantage(trajectory)), seen
-
-  def state(self) -> Any:
-    """Returns None: a step's problems depend on the seed and the step."""
-
-  def restore(self, state: Any) -> None:
-    """Has nothing to go back to."""
-
-
 def run(
   config: Config, inputs: dict[str, Any], workdir: pathlib.Path
 ) -> dict[str, Any]:
   """Trains the policy; returns how many answers it gave."""
-  model = config.run.model
-  mesh = sharding.make_mesh(**dataclasses.asdict(config.run.mesh))
+  mesh = student.make_mesh(config)
   module = resolve(config.algorithm.name)
-  optimizer = optimizers.make(config.optimizer)
-  fresh, abstract = distill.first_state(
-    config, inputs, optimizer, mesh, workdir.name
-  )
+  rollouts = Rollouts(config, workdir, mesh)
+  advantage = jax.jit(functools.partial(module.advantage, **config.advantage))
+
+  def draw(state: TrainState, step: int) -> tuple[Any, dict]:
+    trajectory, seen = rollouts.sample(state, step)
+    return (trajectory, advantage(trajectory)), seen
+
   objective = objectives.policy_gradient(
-    model,
+    config.run.model,
     functools.partial(module.loss, **config.algorithm.args),
     temperature=config.rollout.temperature,
     mesh=mesh,
   )
-  loop.fit(
-    config.loop,
-    workdir,
-    fresh,
-    abstract,
-    steps.compiled(
-      objective,
-      optimizer,
-      clip=config.optimizer.clip,
-      microbatches=config.microbatches,
-    ),
-    Advantages(config, Rollouts(config, workdir, mesh)),
-    config=dataclasses.asdict(config),
-  )
+  student.train(config, inputs, workdir, objective, draw)
   cfg = config.rollout
   return {"answers": config.loop.steps * cfg.problems * cfg.group}

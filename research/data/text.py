@@ -60,7 +60,7 @@ class Tokenizer(Protocol):
     ...
 
   def decode(self, ids: Iterable[int]) -> str:
-    """Text of ids: specials dropped, invalid bytes replaced."""
+    """Text of ids: specials are spelled, what is no text is U+FFFD."""
     ...
 
   def opening(self, role: str) -> list[int]:
@@ -88,8 +88,9 @@ class ByteTokenizer:
     return list(text.encode("utf-8"))
 
   def decode(self, ids: Iterable[int]) -> str:
-    """Text of the bytes among `ids`; a broken sequence becomes U+FFFD."""
-    data = bytes(int(i) for i in ids if 0 <= i < 256)
+    """Text of the bytes; specials and broken sequences become U+FFFD."""
+    # 0xFF is in no UTF-8 text
+    data = bytes(int(i) if 0 <= i < 256 else 0xFF for i in ids)
     return data.decode("utf-8", errors="replace")
 
   def opening(self, role: str) -> list[int]:
@@ -120,8 +121,15 @@ class FileTokenizer:
     return self.inner.encode(text, add_special_tokens=False).ids
 
   def decode(self, ids: Iterable[int]) -> str:
-    """Text of `ids`; ids beyond the vocabulary are dropped like specials."""
-    return self.inner.decode([int(i) for i in ids], skip_special_tokens=True)
+    """Text of `ids`; specials are spelled, unknown ids become U+FFFD."""
+    runs: list[list[int]] = [[]]
+    for i in map(int, ids):
+      if self.inner.id_to_token(i) is None:
+        runs.append([])
+      else:
+        runs[-1].append(i)
+    spelled = [self.inner.decode(r, skip_special_tokens=False) for r in runs]
+    return "\ufffd".join(spelled)
 
   def opening(self, role: str) -> list[int]:
     """`<|im_start|>`, the role's name and a line break."""

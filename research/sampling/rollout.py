@@ -62,11 +62,13 @@ def grade(
 ) -> list[dict[str, Any]]:
   """Returns, a record each, what a person would want to read of completions.
 
+  The stop token is no part of the text; any other special that was written is.
   A completion whose grading failed has reward None.
   """
   records = []
   for problem, completion in zip(problems, completions, strict=True):
-    written = tokenizer.decode(completion.tokens)
+    whole = len(completion.tokens) - (not completion.truncated)
+    written = tokenizer.decode(completion.tokens[:whole])
     verdict: Verdict = task.reward(problem, written)
     records.append(
       {

@@ -69,8 +69,9 @@ def diagnose(
   """Says in one line each what smells in a step's means.
 
   Reads the shares `degenerate_groups`, `truncated`, `unparsed` and
-  `ratio_outside` (token ratios outside [0.9, 1.1]) and `entropy` in nats, each
-  where present; `start` holds the means of the run's first step.
+  `ratio_outside` (token ratios outside [0.9, 1.1]), the count `too_long` and,
+  beside a `reward`, `entropy` in nats, each where present; `start` holds the
+  means of the run's first step.
   """
   shares = (
     ("degenerate_groups", EQUAL_GROUPS, "of groups have equal rewards"),
@@ -83,14 +84,21 @@ def diagnose(
     for name, limit, text in shares
     if name in means and means[name] >= limit
   ]
+  if means.get("too_long"):
+    lines.append(
+      f"{means['too_long']:.0f} examples were longer than a row and left out"
+    )
   return lines + _diagnose_entropy(means, start or {})
 
 
 def _diagnose_entropy(
   means: Mapping[str, float], start: Mapping[str, float]
 ) -> list[str]:
-  """Notices a collapse of the entropy, or its rise since the start."""
-  if "entropy" not in means:
+  """Notices a collapse of a policy's entropy, or its rise since the start.
+
+  Imitation of a teacher that is sure has, and should have, next to none.
+  """
+  if not {"entropy", "reward"} <= set(means):
     return []
   now = means["entropy"]
   if now < ENTROPY_LOW:

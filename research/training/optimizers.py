@@ -12,12 +12,11 @@ class Optimizer:
   """AdamW (1711.05101) under a warm-up and a decay, both counted in steps.
 
   The rate rises linearly over `warmup` steps, then falls to `floor` times the
-  peak at `steps`. Norm scales and biases are not decayed. `clip` bounds the
-  global gradient norm.
+  peak at the run's last step. Norm scales and biases are not decayed. `clip`
+  bounds the global gradient norm.
   """
 
   learning_rate: float
-  steps: int
   warmup: int = 0
   schedule: Literal["constant", "cosine", "linear"] = "cosine"
   floor: float = 0.0
@@ -27,14 +26,24 @@ class Optimizer:
   eps: float = 1e-8
   clip: float = 1.0
 
+  def __post_init__(self):
+    """Raises ValueError on numbers that would train nothing or backwards."""
+    positive = {"learning_rate": self.learning_rate, "clip": self.clip}
+    for name, value in (positive | {"eps": self.eps}).items():
+      if value <= 0:
+        raise ValueError(f"optimizer: {name} is {value}; it must be above 0")
+    for name in ("warmup", "weight_decay", "floor"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"optimizer: {name} is below 0")
 
-def schedule(cfg: Optimizer) -> optax.Schedule:
-  """Returns step -> learning rate.
+
+def schedule(cfg: Optimizer, steps: int) -> optax.Schedule:
+  """Returns step -> learning rate over a run of so many steps.
 
   Raises:
     ValueError: the schedule's name is unknown.
   """
-  peak, decay = cfg.learning_rate, max(cfg.steps - cfg.warmup, 1)
+  peak, decay = cfg.learning_rate, max(steps - cfg.warmup, 1)
   match cfg.schedule:
     case "constant":
       after = optax.constant_schedule(peak)
@@ -63,10 +72,10 @@ def _decays(params: Any) -> Any:
   return jax.tree_util.tree_map_with_path(one, params)
 
 
-def make(cfg: Optimizer) -> optax.GradientTransformation:
-  """Returns the transformation; clipping is the train step's."""
+def make(cfg: Optimizer, steps: int) -> optax.GradientTransformation:
+  """Returns the transformation of a run of `steps`; the train step clips."""
   return optax.adamw(
-    schedule(cfg),
+    schedule(cfg, steps),
     b1=cfg.b1,
     b2=cfg.b2,
     eps=cfg.eps,

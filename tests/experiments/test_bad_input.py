@@ -1,8 +1,6 @@
 """What a user gets wrong costs one clear line, and nothing that was there."""
 
-import contextlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +11,7 @@ from experiments import loop, settings
 from experiments.resolve import resolve
 from research import sharding
 from research.training import checkpoint
+from tests.disk import small_disk
 
 TINY = "tests/experiments/tiny.py"
 ROW = {"question": "How many are 2 and 2?", "answer": "2+2=4\n#### 4"}
@@ -239,25 +238,13 @@ def test_not_finite_before_any_checkpoint(finish, tmp_path):
   assert not checkpoint.steps(tmp_path / "distilled" / "checkpoints")
 
 
-@contextlib.contextmanager
-def disk(path, options):
-  path.mkdir()
-  mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
-  if os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-    pytest.skip("only root can mount a small disk")
-  try:
-    yield path
-  finally:
-    subprocess.run(["umount", "-l", str(path)], check=True)
-
-
 @pytest.mark.parametrize(
   "size", ["800k", pytest.param("20k", marks=pytest.mark.slow)]
 )
 def test_a_full_disk(finish, tmp_path, size):
   """In a checkpoint or in a log; with more room the same command goes on."""
   config = f"{TINY}:distil"
-  with disk(tmp_path / "disk", f"size={size}") as root:
+  with small_disk(tmp_path / "disk", f"size={size}") as root:
     code, _, err = finish(root / "run", config=config)
     refused(err.rstrip("\n"), "is full", str(root / "run"), "command again")
     assert code == 1
@@ -270,7 +257,7 @@ def test_a_full_disk(finish, tmp_path, size):
 
 
 def test_a_disk_that_is_read_only(here, tmp_path):
-  with disk(tmp_path / "disk", "ro") as root:
+  with small_disk(tmp_path / "disk", "ro") as root:
     refused(here(root / "run"), str(root / "run"), "Read-only", "another")
   (tmp_path / "file").touch()
   refused(here(tmp_path / "file"), str(tmp_path / "file"), "another")

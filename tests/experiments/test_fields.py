@@ -196,9 +196,7 @@ class Stage:
     folder.mkdir(parents=True, exist_ok=True)
     self.outputs = module.run(self.config, inputs, folder)
 
-  def fit(
-    self, loop, workdir, state, abstract, step, source, *, frozen=None, config
-  ):
+  def fit(self, loop, workdir, state, abstract, step, draw, *, frozen, **_):
     self.fitted = SimpleNamespace(**locals())
 
   def error(self):
@@ -217,12 +215,11 @@ class Stage:
 
   def inputs(self):
     anyone = SimpleNamespace(params=None, key=KEY)
-    draw = self.fitted.source.draw
-    return [numbers(draw(anyone, step)) for step in range(4)]
+    return [numbers(self.fitted.draw(anyone, step)) for step in range(4)]
 
   def step(self):
     anyone = SimpleNamespace(params=None, key=KEY)
-    inputs, _ = self.fitted.source.draw(anyone, 0)
+    inputs, _ = self.fitted.draw(anyone, 0)
     frozen = self.fitted.frozen
     state = dataclasses.replace(self.fitted.abstract, frozen=frozen)
     return self.fitted.step.lower(state, inputs).as_text()

@@ -23,7 +23,7 @@ def begin():
 
 
 class Numbers:
-  """A source that draws 0, 1, 2, ... and knows where it is."""
+  """Draws 0, 1, 2, ... and knows where it is."""
 
   def __init__(self):
     self.next, self.asked = 0, []
@@ -50,8 +50,8 @@ def add(state, number):
 def fit(workdir, steps, save_every=2, keep=2, step=add, **kwargs):
   source, cfg = Numbers(), loop.Loop(steps, save_every, keep)
   shapes = jax.eval_shape(begin)
-  args = (cfg, workdir, begin, shapes, step, source)
-  return loop.fit(*args, **kwargs), source
+  args = (cfg, workdir, begin, shapes, step, source.draw)
+  return loop.fit(*args, position=source, **kwargs), source
 
 
 def kept(workdir):
@@ -168,7 +168,7 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path):
   for best, left in (("-loss", [1, 5, 6]), ("loss", [5, 6])):
     cfg = loop.Loop(steps=6, save_every=1, keep=2, best=best)
     shapes = jax.eval_shape(begin)
-    loop.fit(cfg, tmp_path / best, begin, shapes, add, Numbers())
+    loop.fit(cfg, tmp_path / best, begin, shapes, add, Numbers().draw)
     assert kept(tmp_path / best) == left
 
 
@@ -176,4 +176,4 @@ def test_a_best_that_no_step_has_is_named(tmp_path):
   cfg = loop.Loop(steps=1, save_every=1, best="rewrad")
   with pytest.raises(ValueError, match=r"'rewrad'; there are drawn, loss"):
     shapes = jax.eval_shape(begin)
-    loop.fit(cfg, tmp_path, begin, shapes, add, Numbers())
+    loop.fit(cfg, tmp_path, begin, shapes, add, Numbers().draw)

@@ -13,7 +13,6 @@ def problems(split, task="research.tasks.chain"):
 def optimizer(rate):
   return {
     "learning_rate": rate,
-    "steps": 8,
     "warmup": 2,
     "schedule": "cosine",
     "floor": 0.1,

@@ -1,4 +1,3 @@
-import contextlib
 import errno
 import logging
 import os
@@ -14,6 +13,7 @@ import pytest
 
 from research import types
 from research.training import checkpoint, manifest
+from tests.disk import small_disk
 
 HOST = {"positions": [3, 1, 4], "config": {"seed": 7, "name": "é"}, "x": None}
 
@@ -308,20 +308,8 @@ def test_bad_arguments_are_refused(tmp_path, args):
     checkpoint.Checkpointer(tmp_path, **args)
 
 
-@contextlib.contextmanager
-def _disk(path, options):
-  path.mkdir()
-  mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
-  if os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-    pytest.skip("only root can mount a small disk")
-  try:
-    yield path
-  finally:
-    subprocess.run(["umount", "-l", str(path)], check=True)
-
-
 def test_read_only_directory_is_a_clear_error_at_once(tmp_path):
-  with _disk(tmp_path / "disk", "ro") as disk:
+  with small_disk(tmp_path / "disk", "ro") as disk:
     with pytest.raises(OSError, match="need a writable directory") as caught:
       checkpoint.Checkpointer(disk / "checkpoints")
     assert str(disk) in str(caught.value)
@@ -333,7 +321,7 @@ def test_read_only_directory_is_a_clear_error_at_once(tmp_path):
 def test_full_disk_names_the_directory_and_loses_nothing(tmp_path, capfd):
   large = {"x": jax.random.normal(jax.random.key(0), (700, 700))}
   small = {"x": jnp.arange(9.0)}
-  with _disk(tmp_path / "disk", "size=1m") as disk:
+  with small_disk(tmp_path / "disk", "size=1m") as disk:
     saver = checkpoint.Checkpointer(disk)
     saver.save(1, small, "kept")
     saver.wait()

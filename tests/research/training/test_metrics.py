@@ -1,8 +1,5 @@
-import contextlib
 import errno
 import json
-import os
-import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +9,7 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from research.training import metrics
+from tests.disk import small_disk
 
 
 def _pairs(step):
@@ -28,18 +26,6 @@ def _run(workdir, start, stop):
   with metrics.Writer(workdir, start) as writer:
     for step in range(start, stop):
       writer.write(step, _pairs(step))
-
-
-@contextlib.contextmanager
-def _tmpfs(path, size):
-  path.mkdir()
-  mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
-  if os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-    pytest.skip("only root can mount a small disk")
-  try:
-    yield path
-  finally:
-    subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def test_merge_is_exact_over_unequal_microbatches():
@@ -80,8 +66,9 @@ def test_degenerate_groups_counts_23_of_25_and_says_so():
     ({"truncated": 0.4}, None, "cut off"),
     ({"unparsed": 1.0}, None, "100 % of samples hold no answer"),
     ({"ratio_outside": 0.06}, None, "ratios"),
-    ({"entropy": 0.01}, {"entropy": 1.0}, "collapsed"),
-    ({"entropy": 3.1}, {"entropy": 1.0}, "from 1.00 to 3.10"),
+    ({"reward": 0, "entropy": 0.01}, {"entropy": 1.0}, "collapsed"),
+    ({"reward": 0, "entropy": 3.1}, {"entropy": 1.0}, "from 1.00 to 3.10"),
+    ({"too_long": 3.0}, None, "3 examples were longer"),
   ],
 )
 def test_diagnose_names_the_smell(means, start, word):
@@ -95,7 +82,9 @@ def test_diagnose_is_silent_on_a_healthy_step():
     "truncated": 0.02,
     "unparsed": 0.1,
     "ratio_outside": 0.01,
+    "reward": 0.5,
     "entropy": 1.4,
+    "too_long": 0.0,
   }
   assert metrics.diagnose(means, {"entropy": 1.0}) == []
   assert metrics.diagnose({}) == []
@@ -191,7 +180,7 @@ def test_rollouts_are_replaced_whole(tmp_path):
 
 
 def test_full_disk_is_one_error_that_names_the_log(tmp_path):
-  with _tmpfs(tmp_path / "disk", "128k") as disk:
+  with small_disk(tmp_path / "disk", "size=128k") as disk:
     with (
       pytest.raises(OSError, match=r"metrics were not written") as caught,
       metrics.Writer(disk) as writer,

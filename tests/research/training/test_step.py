@@ -28,7 +28,7 @@ MODEL = Model(
   mlp=32,
   context=32,
 )
-RATE = optimizers.Optimizer(learning_rate=1e-2, steps=20, warmup=2)
+RATE = optimizers.Optimizer(learning_rate=1e-2, warmup=2)
 
 
 def batch(lengths, T=12, pad=0, seed=0, left=0):
@@ -128,7 +128,7 @@ def state_on(mesh, optimizer):
 
 def train(shape, count=20, microbatches=1):
   mesh = sharding.make_mesh(**shape)
-  optimizer = optimizers.make(RATE)
+  optimizer = optimizers.make(RATE, 20)
   state, _ = state_on(mesh, optimizer)
   step = steps.compiled(
     objective(mesh), optimizer, clip=1.0, microbatches=microbatches
@@ -189,7 +189,7 @@ def test_a_loss_that_is_not_finite_moves_nothing_but_the_step(bad):
   def poisoned(params, frozen, x):
     return (params["a"] * x).sum(), jnp.ones(()), {}
 
-  optimizer = optimizers.make(RATE)
+  optimizer = optimizers.make(RATE, 20)
   params = {"a": jnp.ones((1, 1))}
   state = steps.new_state(params, optimizer, jax.random.key(0))
   step = steps.compiled(poisoned, optimizer, clip=1.0)
@@ -218,7 +218,7 @@ def test_an_update_that_is_not_finite_moves_nothing():
 
 def test_nothing_to_learn_is_no_division_by_zero():
   rows = dataclasses.replace(batch([4]), weights_BT=np.zeros((1, 12)))
-  optimizer = optimizers.make(RATE)
+  optimizer = optimizers.make(RATE, 20)
   params = transformer.init(MODEL, jax.random.key(0))
   state = steps.new_state(params, optimizer, jax.random.key(1))
   _, told = steps.update(objective(), optimizer, state, rows, clip=1.0)
@@ -234,7 +234,7 @@ def test_one_trace_a_shape():
     traces.append(rows.tokens_BT.shape)
     return objective()(params, frozen, rows)
 
-  optimizer = optimizers.make(RATE)
+  optimizer = optimizers.make(RATE, 20)
   params = transformer.init(MODEL, jax.random.key(0))
   state = steps.new_state(params, optimizer, jax.random.key(1))
   step = steps.compiled(counted, optimizer, clip=1.0)
@@ -249,7 +249,7 @@ def test_distilling_from_a_teacher_moves_the_student_to_it():
   """Reverse KL falls; a student that starts as its teacher stays."""
   teacher = transformer.init(MODEL, jax.random.key(7))
   match = objectives.matching(MODEL, MODEL, reverse_kl.loss)
-  optimizer = optimizers.make(RATE)
+  optimizer = optimizers.make(RATE, 20)
   rows = batch([12] * 8)
   params = transformer.init(MODEL, jax.random.key(0))
   state = steps.new_state(params, optimizer, jax.random.key(1), frozen=teacher)
@@ -272,7 +272,7 @@ def test_golden_losses(golden):
 
 def test_schedules():
   at = lambda **changes: optimizers.schedule(
-    dataclasses.replace(RATE, **{"steps": 10, "warmup": 2} | changes)
+    dataclasses.replace(RATE, **changes), 10
   )
   np.testing.assert_allclose(
     [at(floor=0.1)(i) for i in (0, 1, 2, 6, 10, 99)],
@@ -289,7 +289,7 @@ def test_weight_decay_spares_norms_and_biases():
   cfg = dataclasses.replace(MODEL, qkv_bias=True)
   params = transformer.init(cfg, jax.random.key(0))
   params = jax.tree.map(lambda p: p + 1, params)
-  decayed = optimizers.make(dataclasses.replace(RATE, weight_decay=0.5))
+  decayed = optimizers.make(dataclasses.replace(RATE, weight_decay=0.5), 20)
   zero = jax.tree.map(jnp.zeros_like, params)
   updates, _ = decayed.update(zero, decayed.init(params), params)
   moved = {

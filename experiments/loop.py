@@ -178,9 +178,8 @@ def fit(
 ) -> TrainState:
   """Trains from the newest checkpoint in `workdir`, or from `state()`.
 
-  `frozen` is attached to the state and never saved: its stage holds it; the
-  resolved `config` is. SIGTERM saves and exits with 0; a loss that is not
-  finite raises FloatingPointError.
+  The resolved `config` is saved, `frozen` (its stage holds it) never. SIGTERM
+  saves and exits with 0; a loss that is not finite raises FloatingPointError.
   """
   with contextlib.ExitStack() as stack:
     saver = stack.enter_context(_saver(loop, workdir))

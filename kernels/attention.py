@@ -1,0 +1,215 @@
+"""Attention for training and prefill: checks, derivative, one call for all.
+
+The kernels (one module an `impl`) compute `forward` and `backward` alone. With
+delta = sum_H(do * o) - dlse, and p = exp(s - lse), the gradient of the scores
+is ds = p * (do v^T - delta): FlashAttention-2 (2307.08691), appendix, with the
+cotangent of lse beside it.
+"""
+
+import functools
+import importlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kernels import mask
+from kernels.mask import Blocks, Limits, Rule
+from kernels.merge import merge
+
+# Imported when first asked for: a laptop has no use for a GPU's compiler.
+IMPLEMENTATIONS = {
+  "reference": "kernels.reference",
+  "xla": "kernels.chunked",
+  "hopper": "kernels.attention_hopper",
+}
+
+# What padding's segment 0 becomes, of queries and of keys: never equal, and
+# beyond all others, so that a tile that ends in padding spans few segments.
+_PADDING = (1 << 30, (1 << 30) + 1)
+
+
+def flash_attention(
+  q_BTKGH: jax.Array,
+  k_BSKH: jax.Array,
+  v_BSKH: jax.Array,
+  *,
+  causal: bool = True,
+  window: jax.Array | int | None = None,
+  softcap: float | None = None,
+  scale: float | None = None,
+  sinks: jax.Array | None = None,
+  q_segments_BT: jax.Array | None = None,
+  kv_segments_BS: jax.Array | None = None,
+  q_offset: jax.Array | int = 0,
+  return_lse: bool = False,
+  blocks: Blocks | None = None,
+  impl: str | None = None,
+  interpret: Any = False,
+) -> Any:
+  """Returns o_BTKGH = softmax(q k^T) v, each KV head serving G query heads.
+
+  Query `t` stands at position `q_offset + t`, key `s` at position `s`; a
+  `window` of w shows a query its own position and the w - 1 before it. Both are
+  ints, or int32 scalars or [B], traced or not. Only equal segments see each
+  other; segment 0 is padding, whose content reaches nothing. `scale` is H**-0.5
+  unless given; `softcap` bounds scores to softcap * tanh(s / softcap). `sinks`
+  [K, G] are logits of a key without a value. A query that sees no key (and has
+  no sink) gets o = 0, lse = -inf and no gradient.
+
+  Products of bf16 and fp16 accumulate in fp32, those of fp32 are exact to fp32;
+  scores and softmax are fp32 (fp64 for fp64). With `return_lse` returns
+  (o_BTKGH, lse_BTKG), the natural log of each query's sum of exponentials; both
+  have gradients.
+
+  `impl` is "reference", "xla" or "hopper" (bf16, fp16); None asks the platform.
+  `blocks` are its tile sizes, `interpret` how Pallas is interpreted.
+
+  Raises:
+    ValueError: an argument is of a wrong shape, dtype or range; names it.
+  """
+  _check(q_BTKGH, k_BSKH, v_BSKH, q_segments_BT, kv_segments_BS, sinks)
+  module = implementation(impl, q_BTKGH.dtype)
+  B, H = q_BTKGH.shape[0], q_BTKGH.shape[-1]
+  static_window, window_B = _limit("window", window, B)
+  static_offset, q_offset_B = _limit("q_offset", q_offset, B)
+  if static_window is not None and static_window < 1:
+    raise ValueError(f"window is {static_window}; it must be at least 1")
+  rule = Rule(
+    causal,
+    H**-0.5 if scale is None else scale,
+    softcap,
+    static_window,
+    static_offset or 0,
+    blocks,
+  )
+  limits = Limits(window_B, q_offset_B)
+  attend = functools.partial(_attend, module, rule, interpret)
+  if q_segments_BT is None or kv_segments_BS is None:
+    o_BTKGH, lse_BTKG = attend(q_BTKGH, k_BSKH, v_BSKH, limits)
+  else:
+    real_BT, real_BS = q_segments_BT > 0, kv_segments_BS > 0
+    limits = limits._replace(
+      q_segments_BT=jnp.where(real_BT, q_segments_BT, _PADDING[0]),
+      kv_segments_BS=jnp.where(real_BS, kv_segments_BS, _PADDING[1]),
+    )
+    k_BSKH, v_BSKH = _kept(k_BSKH, real_BS), _kept(v_BSKH, real_BS)
+    q_BTKGH = _kept(q_BTKGH, real_BT)
+    o_BTKGH, lse_BTKG = attend(q_BTKGH, k_BSKH, v_BSKH, limits)
+    o_BTKGH = _kept(o_BTKGH, real_BT)  # its cotangent may be anything there
+  if sinks is not None:
+    sink_BTKG = jnp.broadcast_to(sinks[None, None], lse_BTKG.shape)
+    nothing_BTKGH = jnp.zeros_like(o_BTKGH)
+    o_BTKGH, lse_BTKG = merge(o_BTKGH, lse_BTKG, nothing_BTKGH, sink_BTKG)
+  return (o_BTKGH, lse_BTKG) if return_lse else o_BTKGH
+
+
+def implementation(impl: str | None, dtype: Any) -> Any:
+  """Returns the module of an `impl`, or of this platform where it is None."""
+  name = mask.choose(impl, tuple(IMPLEMENTATIONS))
+  if impl is None and name == "hopper" and dtype.itemsize > 2:
+    name = "xla"  # wgmma multiplies 16 bits
+  return importlib.import_module(IMPLEMENTATIONS[name])
+
+
+def _kept(x: jax.Array, real: jax.Array) -> jax.Array:
+  """Zeroes what belongs to padding, whatever it is: NaN times 0 is NaN."""
+  return jnp.where(jnp.expand_dims(real, range(real.ndim, x.ndim)), x, 0)
+
+
+def _check(q, k, v, q_segments, kv_segments, sinks) -> None:
+  """Raises ValueError naming what does not fit, and both shapes."""
+  if q.ndim != 5 or k.ndim != 4:
+    raise ValueError(
+      f"q is [B, T, K, G, H] and k [B, S, K, H]; got {q.shape} and {k.shape}"
+    )
+  B, T, K, G, H = q.shape
+  _shape("k", k, (B, k.shape[1], K, H), q)
+  _shape("v", v, k.shape, k)
+  if not jnp.issubdtype(q.dtype, jnp.floating):
+    raise ValueError(f"q is {q.dtype}; a floating dtype is wanted")
+  for name, x in (("k", k), ("v", v)):
+    if x.dtype != q.dtype:
+      raise ValueError(f"{name} is {x.dtype} and q {q.dtype}; they must agree")
+  if (q_segments is None) != (kv_segments is None):
+    raise ValueError(
+      "give both q_segments_BT and kv_segments_BS, or neither of them"
+    )
+  if q_segments is not None and kv_segments is not None:
+    _shape("q_segments_BT", q_segments, (B, T), q)
+    _shape("kv_segments_BS", kv_segments, k.shape[:2], k)
+    _integers("q_segments_BT", q_segments)
+    _integers("kv_segments_BS", kv_segments)
+  if sinks is not None:
+    _shape("sinks", sinks, (K, G), q)
+
+
+def _shape(name: str, x: Any, wanted: tuple[int, ...], beside: Any) -> None:
+  if x.shape != wanted:
+    raise ValueError(
+      f"{name} has shape {x.shape}; beside {beside.shape} it must be {wanted}"
+    )
+
+
+def _integers(name: str, x: Any) -> None:
+  if not jnp.issubdtype(x.dtype, jnp.integer):
+    raise ValueError(f"{name} is {x.dtype}; integers are wanted")
+
+
+def _limit(name: str, value: Any, B: int) -> tuple[int | None, Any]:
+  """Returns (the plain int, int32 [B]) of a bound, of which one is None."""
+  if value is None or isinstance(value, int):
+    return value, None
+  value = jnp.asarray(value)
+  _integers(name, value)
+  if value.shape not in ((), (B,)):
+    raise ValueError(
+      f"{name} has shape {value.shape}; a scalar or ({B},) is wanted"
+    )
+  return None, jnp.broadcast_to(value, (B,)).astype(jnp.int32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _attend(module, rule, interpret, q_BTKGH, k_BSKH, v_BSKH, limits):
+  return module.forward(
+    q_BTKGH, k_BSKH, v_BSKH, rule, limits, interpret=interpret
+  )
+
+
+def _attend_forward(module, rule, interpret, q_BTKGH, k_BSKH, v_BSKH, limits):
+  o_BTKGH, lse_BTKG = module.forward(
+    q_BTKGH, k_BSKH, v_BSKH, rule, limits, interpret=interpret
+  )
+  saved = q_BTKGH, k_BSKH, v_BSKH, limits, o_BTKGH, lse_BTKG
+  return (o_BTKGH, lse_BTKG), saved
+
+
+def delta(
+  o_BTKGH: jax.Array, do_BTKGH: jax.Array, dlse_BTKG: jax.Array
+) -> jax.Array:
+  """Returns sum_H(do * o) - dlse, all that a score's gradient asks of a row."""
+  wide = dlse_BTKG.dtype
+  return (do_BTKGH.astype(wide) * o_BTKGH.astype(wide)).sum(-1) - dlse_BTKG
+
+
+def _attend_backward(module, rule, interpret, saved, cotangents):
+  q_BTKGH, k_BSKH, v_BSKH, limits, o_BTKGH, lse_BTKG = saved
+  do_BTKGH, dlse_BTKG = cotangents
+  # Of a row that sees nothing, lse = -inf has no slope.
+  dlse_BTKG = jnp.where(jnp.isneginf(lse_BTKG), 0, dlse_BTKG)
+  delta_BTKG = delta(o_BTKGH, do_BTKGH, dlse_BTKG)
+  gradients = module.backward(
+    q_BTKGH,
+    k_BSKH,
+    v_BSKH,
+    do_BTKGH,
+    lse_BTKG,
+    delta_BTKG,
+    rule,
+    limits,
+    interpret=interpret,
+  )
+  return *gradients, None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)

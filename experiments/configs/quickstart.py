@@ -102,7 +102,7 @@ def evaluate(students, count, samples):
 def get_config(arg: str = "") -> ConfigDict:
   """Returns the recipe; "test" shrinks it to seconds."""
   test = arg == "test"
-  steps, count = (4, 8) if test else (600, 512)
+  steps, count = (4, 8) if test else (800, 512)
   config = ConfigDict()
   config.seed = 0
   config.tokenizer = "bytes"

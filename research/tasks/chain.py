@@ -1,16 +1,18 @@
 """A chain of small operations modulo 10, worked from the left.
 
-    prompt   3+4*9-1          each step counts from the left, mod 10
-    trace    3+4=7,7*9=3,3-1=2
+    prompt   3a+4b*9c-1       each step counts from the left, mod 10
+    trace    a3+4=7b7*9=3c3-1=2
              #### 2
 
-Multipliers are 3, 7 and 9, which are invertible modulo 10, so that every
+Letters name the steps in order, so that a step is found by its name and not by
+counting those before it. Multipliers are 3, 7 and 9, which are invertible modulo 10, so that every
 operation matters to the answer: a `*5` or `*0` would wipe out what came before
 and reward guessing. The difficulty is the number of operations.
 """
 
 import random
 import re
+import string
 from collections.abc import Iterator, Sequence
 
 from research import splits
@@ -19,6 +21,7 @@ from research.types import Problem, Verdict
 
 SPLITS = splits.SPLITS
 LENGTHS = {"train": (2, 5), "test": (2, 5), "ood": (6, 9)}
+NAMES = string.ascii_lowercase
 
 _OPERANDS = {"+": "123456789", "-": "123456789", "*": "379"}
 
@@ -34,6 +37,10 @@ def problems(
   splits.check("chain", split)
   bounds = LENGTHS[split] if lengths is None else lengths
   levels = splits.span("chain", "lengths", bounds, least=1)
+  if levels[-1] > len(NAMES):
+    raise ValueError(
+      f"chain: lengths={tuple(bounds)}; a chain has {len(NAMES)} steps at most"
+    )
   return splits.stream("chain", split, seed, levels, _draw)
 
 
@@ -48,14 +55,16 @@ def trace(problem: Problem, seed: int) -> str:
 
 def work(prompt: str) -> str:
   """The running values of a chain: each step restates what it consumes."""
-  if not re.fullmatch(r"[0-9]([-+*][0-9])+", prompt):
-    raise ValueError(f"{prompt[:80]!r} is not a chain such as 3+4*9-1")
+  names, signs, operands = (prompt[i::3] for i in (1, 2, 3))
+  formed = re.fullmatch(r"[0-9]([a-z][-+*][0-9])+", prompt)
+  if not formed or not NAMES.startswith(names):
+    raise ValueError(f"{prompt[:80]!r} is not a chain such as 3a+4b*9c-1")
   value, steps = int(prompt[0]), []
-  for sign, operand in zip(prompt[1::2], prompt[2::2], strict=True):
+  for name, sign, operand in zip(names, signs, operands, strict=True):
     after = _apply(value, sign, int(operand))
-    steps.append(f"{value}{sign}{operand}={after}")
+    steps.append(f"{name}{value}{sign}{operand}={after}")
     value = after
-  return ",".join(steps)
+  return "".join(steps)
 
 
 def answer_text(problem: Problem) -> str:
@@ -81,9 +90,9 @@ def lenient(problem: Problem, text: str) -> Verdict:
 def _draw(rng: random.Random, length: int) -> Problem:
   """Any chain of `length` operations."""
   prompt = rng.choice("0123456789")
-  for _ in range(length):
+  for name in NAMES[:length]:
     sign = rng.choice("+-*")
-    prompt += sign + rng.choice(_OPERANDS[sign])
+    prompt += name + sign + rng.choice(_OPERANDS[sign])
   meta = {"key": prompt, "difficulty": length}
   return Problem(prompt, work(prompt)[-1], meta)
 

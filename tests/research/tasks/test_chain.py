@@ -6,15 +6,15 @@ from research.tasks import chain
 
 
 def test_the_trace_restates_what_each_step_consumes():
-  assert chain.work("3+4*9-1") == "3+4=7,7*9=3,3-1=2"
-  assert chain.work("2-9") == "2-9=3"
+  assert chain.work("3a+4b*9c-1") == "a3+4=7b7*9=3c3-1=2"
+  assert chain.work("2a-9") == "a2-9=3"
 
 
 def test_the_last_running_value_is_the_answer():
   for problem in itertools.islice(chain.problems("ood", 0), 100):
     value = int(problem.prompt[0])
     for sign, digit in zip(
-      problem.prompt[1::2], problem.prompt[2::2], strict=True
+      problem.prompt[2::3], problem.prompt[3::3], strict=True
     ):
       step = {"+": value + int(digit), "-": value - int(digit)}
       value = step.get(sign, value * int(digit)) % 10
@@ -60,7 +60,15 @@ def test_impossible_lengths_are_refused(lengths):
     chain.problems("train", 0, lengths=lengths)
 
 
-@pytest.mark.parametrize("prompt", ["", "3", "3+", "33+4", "3**4", "3+4\n"])
+def test_there_are_as_many_steps_as_names():
+  assert next(chain.problems("train", 0, lengths=(26, 26))).prompt[-3] == "z"
+  with pytest.raises(ValueError, match="26 steps at most"):
+    chain.problems("train", 0, lengths=(26, 27))
+
+
+@pytest.mark.parametrize(
+  "prompt", ["", "3", "3+4", "3a+", "33a+4", "3a**4", "3a+4\n", "3a+4c+1"]
+)
 def test_what_is_no_chain_is_refused(prompt):
   with pytest.raises(ValueError, match="is not a chain"):
     chain.work(prompt)

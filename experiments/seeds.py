@@ -72,8 +72,9 @@ def _text(folders: list[pathlib.Path]) -> str:
 Command: `python -m experiments.seeds --config={_CONFIG.value} \
 --workdir={_WORKDIR.value} --seeds={",".join(_SEEDS.value)} --out={_OUT.value}`
 
-Commit {commits}; device {abouts[0]["device"]}; wall time a seed: {seconds}.
-Brackets are 95 % intervals over problems. No seed was picked.
+Commit {commits}; device {abouts[0]["device"]}; wall time a seed: {seconds}
+(its stages together; of one that was resumed, the last attempt). Brackets are
+95 % intervals over problems. No seed was picked.
 
 {table(summaries, _SEEDS.value)}
 """

@@ -5,9 +5,10 @@
              #### 2
 
 Letters name the steps in order, so that a step is found by its name and not by
-counting those before it. Multipliers are 3, 7 and 9, which are invertible modulo 10, so that every
-operation matters to the answer: a `*5` or `*0` would wipe out what came before
-and reward guessing. The difficulty is the number of operations.
+counting those before it. Multipliers are 3, 7 and 9, which are invertible
+modulo 10, so that every operation matters to the answer: a `*5` or `*0` would
+wipe out what came before and reward guessing. The difficulty is the number of
+operations.
 """
 
 import random

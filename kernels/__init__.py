@@ -3,13 +3,17 @@
 from kernels.attention import flash_attention
 from kernels.mask import Blocks
 from kernels.merge import merge
+from kernels.ring import from_zigzag, ring_attention, to_zigzag
 from kernels.vocab import map_tokens, token_logprobs
 
 __version__ = "0.0.0"  # transformers probes a package of this name for one
 __all__ = [
   "Blocks",
   "flash_attention",
+  "from_zigzag",
   "map_tokens",
   "merge",
+  "ring_attention",
+  "to_zigzag",
   "token_logprobs",
 ]

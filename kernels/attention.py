@@ -8,6 +8,7 @@ cotangent of lse beside it.
 
 import functools
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -68,13 +69,11 @@ def flash_attention(
   Raises:
     ValueError: an argument is of a wrong shape, dtype or range; names it.
   """
-  _check(q_BTKGH, k_BSKH, v_BSKH, q_segments_BT, kv_segments_BS, sinks)
+  check(q_BTKGH, k_BSKH, v_BSKH, q_segments_BT, kv_segments_BS, sinks)
   module = implementation(impl, q_BTKGH.dtype)
   B, H = q_BTKGH.shape[0], q_BTKGH.shape[-1]
-  static_window, window_B = _limit("window", window, B)
+  static_window, window_B = windowed(window, B)
   static_offset, q_offset_B = _limit("q_offset", q_offset, B)
-  if static_window is not None and static_window < 1:
-    raise ValueError(f"window is {static_window}; it must be at least 1")
   rule = Rule(
     causal,
     H**-0.5 if scale is None else scale,
@@ -83,15 +82,29 @@ def flash_attention(
     static_offset or 0,
     blocks,
   )
-  limits = Limits(window_B, q_offset_B)
+  limits = Limits(window_B, q_offset_B, q_segments_BT, kv_segments_BS)
   attend = functools.partial(_attend, module, rule, interpret)
-  if q_segments_BT is None or kv_segments_BS is None:
+  o_BTKGH, lse_BTKG = guarded(attend, q_BTKGH, k_BSKH, v_BSKH, limits, sinks)
+  return (o_BTKGH, lse_BTKG) if return_lse else o_BTKGH
+
+
+def guarded(
+  attend: Callable[..., Any],
+  q_BTKGH: jax.Array,
+  k_BSKH: jax.Array,
+  v_BSKH: jax.Array,
+  limits: Limits,
+  sinks: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+  """Returns attend(q, k, v, limits), padding taken out and sinks put in."""
+  ids_BT, ids_BS = limits.q_segments_BT, limits.kv_segments_BS
+  if ids_BT is None or ids_BS is None:
     o_BTKGH, lse_BTKG = attend(q_BTKGH, k_BSKH, v_BSKH, limits)
   else:
-    real_BT, real_BS = q_segments_BT > 0, kv_segments_BS > 0
+    real_BT, real_BS = ids_BT > 0, ids_BS > 0
     limits = limits._replace(
-      q_segments_BT=jnp.where(real_BT, q_segments_BT, _PADDING[0]),
-      kv_segments_BS=jnp.where(real_BS, kv_segments_BS, _PADDING[1]),
+      q_segments_BT=jnp.where(real_BT, ids_BT, _PADDING[0]),
+      kv_segments_BS=jnp.where(real_BS, ids_BS, _PADDING[1]),
     )
     k_BSKH, v_BSKH = _kept(k_BSKH, real_BS), _kept(v_BSKH, real_BS)
     q_BTKGH = _kept(q_BTKGH, real_BT)
@@ -101,7 +114,7 @@ def flash_attention(
     sink_BTKG = jnp.broadcast_to(sinks[None, None], lse_BTKG.shape)
     nothing_BTKGH = jnp.zeros_like(o_BTKGH)
     o_BTKGH, lse_BTKG = merge(o_BTKGH, lse_BTKG, nothing_BTKGH, sink_BTKG)
-  return (o_BTKGH, lse_BTKG) if return_lse else o_BTKGH
+  return o_BTKGH, lse_BTKG
 
 
 def implementation(impl: str | None, dtype: Any) -> Any:
@@ -117,7 +130,9 @@ def _kept(x: jax.Array, real: jax.Array) -> jax.Array:
   return jnp.where(jnp.expand_dims(real, range(real.ndim, x.ndim)), x, 0)
 
 
-def _check(q, k, v, q_segments, kv_segments, sinks) -> None:
+def check(
+  q: Any, k: Any, v: Any, q_segments: Any, kv_segments: Any, sinks: Any
+) -> None:
   """Raises ValueError naming what does not fit, and both shapes."""
   if q.ndim != 5 or k.ndim != 4:
     raise ValueError(
@@ -156,6 +171,13 @@ def _integers(name: str, x: Any) -> None:
     raise ValueError(f"{name} is {x.dtype}; integers are wanted")
 
 
+def windowed(window: Any, B: int) -> tuple[int | None, Any]:
+  """Returns (the plain int, int32 [B]) of a window, of which one is None."""
+  if isinstance(window, int) and window < 1:
+    raise ValueError(f"window is {window}; it must be at least 1")
+  return _limit("window", window, B)
+
+
 def _limit(name: str, value: Any, B: int) -> tuple[int | None, Any]:
   """Returns (the plain int, int32 [B]) of a bound, of which one is None."""
   if value is None or isinstance(value, int):
@@ -185,26 +207,28 @@ def _attend_forward(module, rule, interpret, q_BTKGH, k_BSKH, v_BSKH, limits):
 
 
 def delta(
-  o_BTKGH: jax.Array, do_BTKGH: jax.Array, dlse_BTKG: jax.Array
+  o_BTKGH: jax.Array,
+  lse_BTKG: jax.Array,
+  do_BTKGH: jax.Array,
+  dlse_BTKG: jax.Array,
 ) -> jax.Array:
   """Returns sum_H(do * o) - dlse, all that a score's gradient asks of a row."""
   wide = dlse_BTKG.dtype
+  # Of a row that sees nothing, lse = -inf has no slope.
+  dlse_BTKG = jnp.where(jnp.isneginf(lse_BTKG), 0, dlse_BTKG)
   return (do_BTKGH.astype(wide) * o_BTKGH.astype(wide)).sum(-1) - dlse_BTKG
 
 
 def _attend_backward(module, rule, interpret, saved, cotangents):
   q_BTKGH, k_BSKH, v_BSKH, limits, o_BTKGH, lse_BTKG = saved
   do_BTKGH, dlse_BTKG = cotangents
-  # Of a row that sees nothing, lse = -inf has no slope.
-  dlse_BTKG = jnp.where(jnp.isneginf(lse_BTKG), 0, dlse_BTKG)
-  delta_BTKG = delta(o_BTKGH, do_BTKGH, dlse_BTKG)
   gradients = module.backward(
     q_BTKGH,
     k_BSKH,
     v_BSKH,
     do_BTKGH,
     lse_BTKG,
-    delta_BTKG,
+    delta(o_BTKGH, lse_BTKG, do_BTKGH, dlse_BTKG),
     rule,
     limits,
     interpret=interpret,

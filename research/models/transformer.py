@@ -16,8 +16,8 @@ from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
 
-import kernels
 from research import sharding
+from research.models import attend
 from research.models import rope as rotary
 from research.models.config import Model
 
@@ -113,28 +113,17 @@ class Attention(nn.Module):
     k_BTKH = rotary.rotate(k_BTKH, cos_BTh[:, :, None], sin_BTh[:, :, None])
     cos, sin = cos_BTh[:, :, None, None], sin_BTh[:, :, None, None]
     q_BTKGH = rotary.rotate(q_BTKGH, cos, sin)
-    q_BTKGH = sharding.constrain(q_BTKGH, "BTKGH", self.mesh)
-    attend = functools.partial(
-      kernels.flash_attention,
-      q_BTKGH,
-      window=window,
-      softcap=cfg.attention_softcap,
-      scale=cfg.attention_scale,
-    )
+    how = {"softcap": cfg.attention_softcap, "scale": cfg.attention_scale}
     if cache is None:
-      o_BTKGH = attend(
-        k_BTKH,
-        v_BTKH,
-        q_segments_BT=segments_BT,
-        kv_segments_BS=segments_BT,
+      o_BTKGH = attend.over_itself(
+        self.mesh, q_BTKGH, k_BTKH, v_BTKH, segments_BT, window, **how
       )
     else:
       start_B = positions_BT[:, 0]
       cache = _write(cache, k_BTKH, v_BTKH, start_B)
-      o_BTKGH = attend(
-        cache.k_BSKH.astype(cfg.dtype),
-        cache.v_BSKH.astype(cfg.dtype),
-        q_offset=start_B,
+      held = cache.k_BSKH.astype(cfg.dtype), cache.v_BSKH.astype(cfg.dtype)
+      o_BTKGH = attend.over_cache(
+        self.mesh, q_BTKGH, *held, start_B, window, **how
       )
     o_KGHD = _weight(self, "o_KGHD", "KGH")
     return jnp.einsum("BTKGH,KGHD->BTD", o_BTKGH, o_KGHD), cache
@@ -325,7 +314,16 @@ def apply(
   *,
   mesh: Mesh | None = None,
 ) -> tuple[jax.Array, tuple[Cache, ...] | None, dict[str, jax.Array]]:
-  """Runs the decoder; see `Transformer.__call__`."""
+  """Runs the decoder; see `Transformer.__call__`.
+
+  Raises:
+    ValueError: the dtype is float64, and jax would compute in fp32 instead.
+  """
+  if jax.dtypes.canonicalize_dtype(config.dtype) != config.dtype:
+    raise ValueError(
+      f"model: dtype is {config.dtype}, which needs JAX_ENABLE_X64=1; without "
+      "it jax computes in fp32"
+    )
   return Transformer(config, mesh).apply(  # type: ignore[return-value]
     {"params": params}, tokens_BT, positions_BT, segments_BT, cache, features
   )

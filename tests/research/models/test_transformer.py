@@ -245,3 +245,10 @@ def test_rotation_depends_on_distance_alone():
 
   np.testing.assert_allclose(score(9, 4), score(105, 100), rtol=1e-4)
   assert abs(score(9, 4) - score(9, 5)) > 1e-3
+
+
+def test_float64_is_not_quietly_fp32():
+  wide = dataclasses.replace(TINY, dtype="float64")
+  tokens, positions, segments = rows(1, 4)
+  with pytest.raises(ValueError, match="float64, which needs JAX_ENABLE_X64"):
+    transformer.apply(wide, {}, tokens, positions, segments)

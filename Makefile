@@ -25,14 +25,15 @@ NOTEBOOKS := $(wildcard experiments/colab/*.ipynb)
 BENCHES := $(patsubst experiments/bench/%.py,%, \
   $(wildcard experiments/bench/[a-z]*.py))
 
-.PHONY: help install demo test test-all lint type golden bench notebooks
+.PHONY: help install demo test test-all lint type compilers golden bench \
+  notebooks
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 12
 
 install: $(READY)  ## Set up .venv with the pinned packages
 
-demo: $(READY)  ## Teacher to measured small reasoner, about ten minutes
+demo: $(READY)  ## Teacher to measured small reasoner, under ten minutes
 	$(BIN)/python -m experiments.run \
 	  --config=experiments/configs/quickstart.py --workdir=runs/quickstart
 
@@ -49,6 +50,11 @@ lint: $(READY)  ## Style, and the rules of the house
 
 type: $(READY)  ## Types of the three floors
 	$(BIN)/pyright
+
+# Not in .venv: with libtpu there, jax looks for a TPU whenever it starts.
+compilers: $(READY)  ## TPU's compiler in .venv-tpu, for tests/compile
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --upgrade --target .venv-tpu libtpu --constraint constraints.txt
 
 golden: $(READY)  ## Rewrite tests/golden: read the diff before you commit
 	$(BIN)/pytest --golden

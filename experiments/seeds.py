@@ -3,17 +3,18 @@
 python -m experiments.seeds --config=experiments/configs/NAME.py \
     --workdir=DIR --seeds=0,1,2 --out=experiments/results/NAME.md
 
-Each seed is a run of its own under DIR/SEED, resumed like any other.
+Each seed is a run of its own under DIR/SEED, resumed like any other. The table
+takes the place of what stood before the file's first "## ": notes below stay.
 """
 
 import json
 import pathlib
-import statistics
 import subprocess
 import sys
-from typing import Any
 
 from absl import app, flags
+
+from experiments import seed_table
 
 _CONFIG = flags.DEFINE_string("config", None, "The recipe.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Its runs.", required=True)
@@ -28,32 +29,6 @@ def _run(seed: str) -> pathlib.Path:
   command += [f"--config={_CONFIG.value}", f"--workdir={folder}"]
   subprocess.run([*command, f"--config.seed={seed}"], check=True)
   return folder
-
-
-def _cell(value: Any) -> str:
-  if isinstance(value, dict):
-    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-  return f"{value:g}"
-
-
-def _mean(values: list[Any]) -> str:
-  means = [v["mean"] if isinstance(v, dict) else v for v in values]
-  return f"{statistics.mean(means):.3f} ± {statistics.stdev(means):.3f}"
-
-
-def table(summaries: list[dict[str, Any]], seeds: list[str]) -> str:
-  """Returns a Markdown table: a line a figure, a column a seed.
-
-  The last column is the mean over seeds and their standard deviation; the
-  brackets are each run's own 95 % interval over problems.
-  """
-  heads = ["figure", *(f"seed {s}" for s in seeds), "mean ± sd of seeds"]
-  lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-  for name in summaries[0]:
-    values = [summary[name] for summary in summaries]
-    cells = [f"`{name}`", *map(_cell, values), _mean(values)]
-    lines.append("| " + " | ".join(cells) + " |")
-  return "\n".join(lines)
 
 
 def _seconds(folder: pathlib.Path) -> float:
@@ -76,7 +51,7 @@ Commit {commits}; device {abouts[0]["device"]}; wall time a seed: {seconds}
 (its stages together; of one that was resumed, the last attempt). Brackets are
 95 % intervals over problems. No seed was picked.
 
-{table(summaries, _SEEDS.value)}
+{seed_table.table(summaries, _SEEDS.value)}
 """
 
 
@@ -88,7 +63,7 @@ def main(argv: list[str]) -> None:
   folders = [_run(seed) for seed in _SEEDS.value]
   out = pathlib.Path(_OUT.value)
   out.parent.mkdir(parents=True, exist_ok=True)
-  out.write_text(_text(folders))
+  out.write_text(seed_table.with_notes(_text(folders), out))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from kernels import mask
 from kernels.mask import Blocks, Limits, Rule
@@ -22,9 +24,12 @@ from kernels.merge import merge
 IMPLEMENTATIONS = {
   "reference": "kernels.reference",
   "xla": "kernels.chunked",
+  "tpu": "kernels.attention_tpu",
   "hopper": "kernels.attention_hopper",
 }
 
+# Offsets are below, and windows cut to it, so that sums of them fit int32.
+_FAR = 1 << 29
 # What padding's segment 0 becomes, of queries and of keys: never equal, and
 # beyond all others, so that a tile that ends in padding spans few segments.
 _PADDING = (1 << 30, (1 << 30) + 1)
@@ -52,25 +57,30 @@ def flash_attention(
 
   Query `t` stands at position `q_offset + t`, key `s` at position `s`; a
   `window` of w shows a query its own position and the w - 1 before it. Both are
-  ints, or int32 scalars or [B], traced or not. Only equal segments see each
-  other; segment 0 is padding, whose content reaches nothing. `scale` is H**-0.5
-  unless given; `softcap` bounds scores to softcap * tanh(s / softcap). `sinks`
-  [K, G] are logits of a key without a value. A query that sees no key (and has
-  no sink) gets o = 0, lse = -inf and no gradient.
+  ints, or int32 scalars or [B], traced or not; offsets are below 2**29. Without
+  `causal` a query also sees all that stands behind it, window or not. Only
+  equal segments see each other; segment 0 is padding, whose content reaches
+  nothing; ids are below 2**30. `scale` is H**-0.5 unless given; `softcap`
+  bounds scores to softcap * tanh(s / softcap). `sinks` [K, G] are logits of a
+  key without a value. A query that sees no key (and has no sink), and one of
+  padding, gets o = 0, lse = -inf and no gradient.
 
   Products of bf16 and fp16 accumulate in fp32, those of fp32 are exact to fp32;
   scores and softmax are fp32 (fp64 for fp64). With `return_lse` returns
   (o_BTKGH, lse_BTKG), the natural log of each query's sum of exponentials; both
   have gradients.
 
-  `impl` is "reference", "xla" or "hopper" (bf16, fp16); None asks the platform.
+  `impl` is "reference", "xla", "tpu" or "hopper" (bf16, fp16); None asks the
+  platform.
   `blocks` are its tile sizes, `interpret` how Pallas is interpreted.
 
   Raises:
     ValueError: an argument is of a wrong shape, dtype or range; names it.
   """
   check(q_BTKGH, k_BSKH, v_BSKH, q_segments_BT, kv_segments_BS, sinks)
-  module = implementation(impl, q_BTKGH.dtype)
+  check_rule(softcap, blocks)
+  nothing = 0 in (*q_BTKGH.shape, k_BSKH.shape[1])
+  module = implementation("reference" if nothing else impl, q_BTKGH.dtype)
   B, H = q_BTKGH.shape[0], q_BTKGH.shape[-1]
   static_window, window_B = windowed(window, B)
   static_offset, q_offset_B = _limit("q_offset", q_offset, B)
@@ -99,22 +109,27 @@ def guarded(
   """Returns attend(q, k, v, limits), padding taken out and sinks put in."""
   ids_BT, ids_BS = limits.q_segments_BT, limits.kv_segments_BS
   if ids_BT is None or ids_BS is None:
-    o_BTKGH, lse_BTKG = attend(q_BTKGH, k_BSKH, v_BSKH, limits)
-  else:
-    real_BT, real_BS = ids_BT > 0, ids_BS > 0
-    limits = limits._replace(
-      q_segments_BT=jnp.where(real_BT, ids_BT, _PADDING[0]),
-      kv_segments_BS=jnp.where(real_BS, ids_BS, _PADDING[1]),
-    )
-    k_BSKH, v_BSKH = _kept(k_BSKH, real_BS), _kept(v_BSKH, real_BS)
-    q_BTKGH = _kept(q_BTKGH, real_BT)
-    o_BTKGH, lse_BTKG = attend(q_BTKGH, k_BSKH, v_BSKH, limits)
-    o_BTKGH = _kept(o_BTKGH, real_BT)  # its cotangent may be anything there
-  if sinks is not None:
-    sink_BTKG = jnp.broadcast_to(sinks[None, None], lse_BTKG.shape)
-    nothing_BTKGH = jnp.zeros_like(o_BTKGH)
-    o_BTKGH, lse_BTKG = merge(o_BTKGH, lse_BTKG, nothing_BTKGH, sink_BTKG)
-  return o_BTKGH, lse_BTKG
+    return _with_sinks(sinks, *attend(q_BTKGH, k_BSKH, v_BSKH, limits))
+  real_BT, real_BS = ids_BT > 0, ids_BS > 0
+  marked = lambda real, ids, mark: jnp.where(real, ids.astype(jnp.int32), mark)
+  limits = limits._replace(
+    q_segments_BT=marked(real_BT, ids_BT, _PADDING[0]),
+    kv_segments_BS=marked(real_BS, ids_BS, _PADDING[1]),
+  )
+  k_BSKH, v_BSKH = _kept(k_BSKH, real_BS), _kept(v_BSKH, real_BS)
+  q_BTKGH = _kept(q_BTKGH, real_BT)
+  o_BTKGH, lse_BTKG = attend(q_BTKGH, k_BSKH, v_BSKH, limits)
+  o_BTKGH, lse_BTKG = _with_sinks(sinks, o_BTKGH, lse_BTKG)
+  # Whatever the cotangents of padding are, they end here.
+  return _kept(o_BTKGH, real_BT), _kept(lse_BTKG, real_BT, -jnp.inf)
+
+
+def _with_sinks(sinks: Any, o_BTKGH: Any, lse_BTKG: Any) -> tuple[Any, Any]:
+  """Merges in a key without a value, whose logit each head has its own."""
+  if sinks is None:
+    return o_BTKGH, lse_BTKG
+  sink_BTKG = jnp.broadcast_to(sinks[None, None], lse_BTKG.shape)
+  return merge(o_BTKGH, lse_BTKG, jnp.zeros_like(o_BTKGH), sink_BTKG)
 
 
 def implementation(impl: str | None, dtype: Any) -> Any:
@@ -125,9 +140,9 @@ def implementation(impl: str | None, dtype: Any) -> Any:
   return importlib.import_module(IMPLEMENTATIONS[name])
 
 
-def _kept(x: jax.Array, real: jax.Array) -> jax.Array:
-  """Zeroes what belongs to padding, whatever it is: NaN times 0 is NaN."""
-  return jnp.where(jnp.expand_dims(real, range(real.ndim, x.ndim)), x, 0)
+def _kept(x: jax.Array, real: jax.Array, other: float = 0) -> jax.Array:
+  """Puts `other` for what is padding's, whatever it is: NaN times 0 is NaN."""
+  return jnp.where(jnp.expand_dims(real, range(real.ndim, x.ndim)), x, other)
 
 
 def check(
@@ -157,6 +172,16 @@ def check(
     _integers("kv_segments_BS", kv_segments)
   if sinks is not None:
     _shape("sinks", sinks, (K, G), q)
+    if not jnp.issubdtype(sinks.dtype, jnp.floating):
+      raise ValueError(f"sinks is {sinks.dtype}; a floating dtype is wanted")
+
+
+def check_rule(softcap: float | None, blocks: Blocks | None) -> None:
+  """Raises ValueError naming a bound that makes no sense."""
+  if softcap is not None and softcap <= 0:
+    raise ValueError(f"softcap is {softcap}; it must be above 0, or None")
+  if blocks is not None and min(blocks) < 1:
+    raise ValueError(f"blocks is {blocks}; a tile has at least one token")
 
 
 def _shape(name: str, x: Any, wanted: tuple[int, ...], beside: Any) -> None:
@@ -173,15 +198,22 @@ def _integers(name: str, x: Any) -> None:
 
 def windowed(window: Any, B: int) -> tuple[int | None, Any]:
   """Returns (the plain int, int32 [B]) of a window, of which one is None."""
-  if isinstance(window, int) and window < 1:
+  if window is None:
+    return None, None
+  plain, window_B = _limit("window", window, B)
+  if not isinstance(window, Tracer) and np.asarray(window).min() < 1:
     raise ValueError(f"window is {window}; it must be at least 1")
-  return _limit("window", window, B)
+  if plain is not None:
+    return min(plain, _FAR), None
+  return None, jnp.minimum(window_B, _FAR)
 
 
 def _limit(name: str, value: Any, B: int) -> tuple[int | None, Any]:
   """Returns (the plain int, int32 [B]) of a bound, of which one is None."""
-  if value is None or isinstance(value, int):
-    return value, None
+  if isinstance(value, int | np.integer):
+    if name == "q_offset" and abs(value) >= _FAR:
+      raise ValueError(f"q_offset is {value}; it must be below {_FAR}")
+    return int(value), None
   value = jnp.asarray(value)
   _integers(name, value)
   if value.shape not in ((), (B,)):

@@ -8,7 +8,6 @@ keys and walks the queries of the whole group (dk, dv), so that no sum depends
 on timing. FlashAttention-3 (arXiv 2407.08608) describes the schedule.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -296,6 +295,20 @@ def _ds(p: tuple, dp: jax.Array, delta: jax.Array) -> jax.Array:
   return x if p[1] is None else x * p[1]
 
 
+def _store(
+  x: jax.Array, room: Any, out: Any, batch: Any, first: Any, head: Any
+) -> None:
+  """Writes a warpgroup's rows to out, if they are there, by way of a room."""
+  room[...] = x.astype(room.dtype)
+  plgpu.commit_smem()
+
+  @pl.when(first < out.shape[1])
+  def _():
+    at = (batch, pl.ds(first, hopper.ROWS), head)
+    plgpu.copy_smem_to_gmem(room, out.at[at])
+    plgpu.wait_smem_to_gmem(0)
+
+
 def _dq_body(
   plan: hopper.Plan,
   walk: hopper.Walk,
@@ -358,6 +371,8 @@ def _dq_body(
 
       def step(i, acc, masked):
         slot = lax.rem(i, jnp.int32(plan.stages))
+        mine = hopper.again(group, interpret)
+        qs, dos = q2.at[mine], do2.at[mine]
         wide = lambda x: hopper.across(x, shape, 0)
 
         def use(s):
@@ -395,13 +410,10 @@ def _dq_body(
         jnp.zeros((hopper.ROWS, qs.shape[-1]), jnp.float32), interpret
       )
       acc = hopper.walk_blocks(bounds, step, zero)
-      qs[...] = (acc * walk.rule.scale).astype(qs.dtype)
-      plgpu.commit_smem()
-
-      @pl.when(inside)
-      def _():
-        plgpu.copy_smem_to_gmem(qs, dq_hbm.at[at])
-        plgpu.wait_smem_to_gmem(0)
+      late = hopper.again(group, interpret)
+      row = tile * plan.tile + late * hopper.ROWS
+      acc = acc * walk.rule.scale
+      _store(acc, q2.at[late], dq_hbm, batch, row, head)
 
   return body
 
@@ -426,13 +438,13 @@ def _dkv(
   ring = hopper.smem((plan.stages, plan.block, H), dtype)
   kept = hopper.smem((W, hopper.ROWS, H), dtype)
   line = plgpu.SMEM((plan.stages, plan.block), jnp.float32)
-  full = plgpu.Barrier(num_arrivals=2, num_barriers=plan.stages)
+  full = plgpu.Barrier(num_arrivals=4, num_barriers=plan.stages)
   free = plgpu.Barrier(num_arrivals=W, num_barriers=plan.stages)
   scratch = (
     kept, kept if wanted[0] else None, ring, ring, line, line,
     hopper.smem((W, hopper.ROWS, plan.block), dtype) if interpret else None,
     plgpu.Barrier(num_arrivals=1 + wanted[0], num_barriers=W),
-    full, full, free, free,
+    full, free,
   )  # fmt: skip
   out = [jax.ShapeDtypeStruct(k.shape, dtype)] * sum(wanted)
   grid = (pl.cdiv(k.shape[1], plan.tile), B, K)
@@ -456,9 +468,7 @@ def _dkv_body(
     table, q_seg, kv_seg, refs = hopper.split_refs(refs, tables, segments)
     outs = refs[: sum(wanted)]
     scratch = refs[sum(wanted) :]
-    k2, v2, qs, dos, lses, deltas, ps, kv_in, q_in, do_in, q_free, do_free = (
-      scratch
-    )
+    k2, v2, qs, dos, lses, deltas, ps, kv_in, full, free = scratch
     group, batch = lax.axis_index("group"), lax.axis_index("batch")
     kv_head, tile = lax.axis_index("head"), lax.axis_index("tile")
     bounds, window, offset = walk.of(tile, table, batch)
@@ -469,14 +479,13 @@ def _dkv_body(
       block = hopper.block_at(bounds, lax.rem(step, steps))
       span = pl.ds(block * plan.block, plan.block)
       at, line = (batch, span, head), (batch, head, span)
-      plgpu.copy_gmem_to_smem(q_hbm.at[at], qs.at[slot], q_in.at[slot])
-      plgpu.copy_gmem_to_smem(lse_hbm.at[line], lses.at[slot], q_in.at[slot])
-      plgpu.copy_gmem_to_smem(do_hbm.at[at], dos.at[slot], do_in.at[slot])
-      plgpu.copy_gmem_to_smem(
-        delta_hbm.at[line], deltas.at[slot], do_in.at[slot]
-      )
+      for hbm, ring, where in (
+        (q_hbm, qs, at), (do_hbm, dos, at),
+        (lse_hbm, lses, line), (delta_hbm, deltas, line),
+      ):  # fmt: skip
+        plgpu.copy_gmem_to_smem(hbm.at[where], ring.at[slot], full.at[slot])
 
-    hopper.run_copier(plan, group, steps * G, fetch, (q_free, do_free))
+    hopper.run_copier(plan, group, steps * G, fetch, (free,))
 
     @pl.when(group < plan.groups)
     def _():
@@ -501,8 +510,10 @@ def _dkv_body(
           kv_seg.at[batch, pl.ds(row, hopper.ROWS)], hopper.ROW
         )
 
-      def step(g, i, sums, masked):
-        slot = lax.rem(g * steps + i, jnp.int32(plan.stages))
+      def step(i, carry, masked):
+        slot, *sums = carry
+        mine = hopper.again(group, interpret)
+        ks, vs = k2.at[mine], v2.at[mine] if wanted[0] else None
         wide = lambda x: hopper.across(x, shape, 1)
 
         def use(s):
@@ -521,8 +532,7 @@ def _dkv_body(
           lse = plgpu.load(lses.at[slot], layout=hopper.COLUMN)
           return _p(s, wide(lse), walk.rule, seen)
 
-        plgpu.barrier_wait(q_in.at[slot])
-        plgpu.barrier_wait(do_in.at[slot])
+        plgpu.barrier_wait(full.at[slot])
         q, do = qs.at[slot], dos.at[slot]
         scores = (ks, q.transpose((1, 0)))
         pairs = []
@@ -535,28 +545,24 @@ def _dkv_body(
         if wanted[1]:
           pairs.append((p[0].astype(do.dtype), do))
         new = hopper.add_products(
-          sums, pairs, ps.at[group] if interpret else None
+          tuple(sums), pairs, ps.at[group] if interpret else None
         )
-        plgpu.barrier_arrive(do_free.at[slot])
-        plgpu.barrier_arrive(q_free.at[slot])
-        return new
+        plgpu.barrier_arrive(free.at[slot])
+        return jnp.where(slot == plan.stages - 1, 0, slot + 1), *new
 
       zero = hopper.place(
         jnp.zeros((hopper.ROWS, ks.shape[-1]), jnp.float32), interpret
       )
-      sums = lax.fori_loop(
+      _, *sums = lax.fori_loop(
         0, G,
-        lambda g, c: hopper.walk_blocks(bounds, functools.partial(step, g), c),
-        (zero,) * sum(wanted),
+        lambda _, carry: hopper.walk_blocks(bounds, step, carry),
+        (jnp.int32(0), *((zero,) * sum(wanted))),
       )  # fmt: skip
-      results = [sums[0] * walk.rule.scale, *sums[1:]] if wanted[0] else sums
-      for x, out, room in zip(results, outs, (ks, vs), strict=False):
-        room[...] = x.astype(room.dtype)
-        plgpu.commit_smem()
-
-        @pl.when(inside)
-        def _():
-          plgpu.copy_smem_to_gmem(room, out.at[at])
-          plgpu.wait_smem_to_gmem(0)
+      late = hopper.again(group, interpret)
+      row = tile * plan.tile + late * hopper.ROWS
+      if wanted[0]:
+        sums[0] = sums[0] * walk.rule.scale
+      for x, out, rooms in zip(sums, outs, (k2, v2), strict=False):
+        _store(x, rooms.at[late], out, batch, row, kv_head)
 
   return body

@@ -111,12 +111,16 @@ def _seen(rule: Rule, tiles: _Tiles, i: Any, j: Any) -> jax.Array:
   return seen
 
 
+def _dot(terms: str, a: jax.Array, b: jax.Array) -> jax.Array:
+  """An einsum in fp32 or wider; fp32 operands are not rounded before it."""
+  wide = jnp.promote_types(jnp.float32, a.dtype)
+  exact = None if a.dtype.itemsize < 4 else jax.lax.Precision.HIGHEST
+  return jnp.einsum(terms, a, b, preferred_element_type=wide, precision=exact)
+
+
 def _scores(rule: Rule, q_BKGtH, k_BKsH) -> tuple[jax.Array, Any]:
   """Returns the scores of a tile, and tanh's slope (1 without a softcap)."""
-  wide = jnp.promote_types(jnp.float32, q_BKGtH.dtype)
-  s_BKGts = rule.scale * jnp.einsum(
-    "BKGtH,BKsH->BKGts", q_BKGtH, k_BKsH, preferred_element_type=wide
-  )
+  s_BKGts = rule.scale * _dot("BKGtH,BKsH->BKGts", q_BKGtH, k_BKsH)
   if rule.softcap is None:
     return s_BKGts, 1.0
   bent = jnp.tanh(s_BKGts / rule.softcap)
@@ -163,14 +167,10 @@ def _row(rule, tiles: _Tiles, i: Any, wide) -> tuple[jax.Array, jax.Array]:
     safe_BKGt = jnp.where(jnp.isneginf(new_BKGt), 0, new_BKGt)
     p_BKGts = jnp.exp(s_BKGts - safe_BKGt[..., None])
     old_BKGt = jnp.exp(high_BKGt - safe_BKGt)
-    pv_BKGtH = jnp.einsum(
-      "BKGts,BKsH->BKGtH",
-      p_BKGts.astype(v_BKsH.dtype),
-      v_BKsH,
-      preferred_element_type=wide,
-    )
+    p_BKGts, total_BKGt = p_BKGts.astype(v_BKsH.dtype), p_BKGts.sum(-1)
+    pv_BKGtH = _dot("BKGts,BKsH->BKGtH", p_BKGts, v_BKsH)
     o_BKGtH = old_BKGt[..., None] * o_BKGtH + pv_BKGtH
-    return o_BKGtH, new_BKGt, old_BKGt * sum_BKGt + p_BKGts.sum(-1)
+    return o_BKGtH, new_BKGt, old_BKGt * sum_BKGt + total_BKGt
 
   start = (
     jnp.zeros(q_BKGtH.shape, wide),
@@ -225,7 +225,6 @@ def _row_gradients(rule, tiles: _Tiles, side, i: Any, sums, wide) -> Any:
   """Returns (dq of one tile of queries, dk, dv with that tile's part added)."""
   q_BKGtH = _cut(tiles.q_BKGTH, i, tiles.q, 3)
   do_BKGtH, lse_BKGt, delta_BKGt = (_cut(x, i, tiles.q, 3) for x in side)
-  dot = lambda spec, *xs: jnp.einsum(spec, *xs, preferred_element_type=wide)
 
   def step(j, carry):
     dq_BKGtH, dk_BKSH, dv_BKSH = carry
@@ -234,12 +233,12 @@ def _row_gradients(rule, tiles: _Tiles, side, i: Any, sums, wide) -> Any:
     s_BKGts, slope = _scores(rule, q_BKGtH, k_BKsH)
     seen = _seen(rule, tiles, i, j)
     p_BKGts = jnp.where(seen, jnp.exp(s_BKGts - lse_BKGt[..., None]), 0)
-    dp_BKGts = dot("BKGtH,BKsH->BKGts", do_BKGtH, v_BKsH)
+    dp_BKGts = _dot("BKGtH,BKsH->BKGts", do_BKGtH, v_BKsH)
     ds_BKGts = rule.scale * p_BKGts * (dp_BKGts - delta_BKGt[..., None]) * slope
     p_BKGts, ds_BKGts = (x.astype(q_BKGtH.dtype) for x in (p_BKGts, ds_BKGts))
-    dq_BKGtH += dot("BKGts,BKsH->BKGtH", ds_BKGts, k_BKsH)
-    dk_BKsH = dot("BKGts,BKGtH->BKsH", ds_BKGts, q_BKGtH)
-    dv_BKsH = dot("BKGts,BKGtH->BKsH", p_BKGts, do_BKGtH)
+    dq_BKGtH += _dot("BKGts,BKsH->BKGtH", ds_BKGts, k_BKsH)
+    dk_BKsH = _dot("BKGts,BKGtH->BKsH", ds_BKGts, q_BKGtH)
+    dv_BKsH = _dot("BKGts,BKGtH->BKsH", p_BKGts, do_BKGtH)
     add = lambda x, part: _put(x, _cut(x, j, tiles.kv, 2) + part, j, 2)
     return dq_BKGtH, add(dk_BKSH, dk_BKsH), add(dv_BKSH, dv_BKsH)
 

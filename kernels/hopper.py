@@ -240,9 +240,6 @@ def product(a: Any, b: Any) -> jax.Array:
 
 def two_products(first: tuple, second: tuple, use: Callable) -> tuple:
   """Returns (use(a b), c d); `use` runs while c d is still being multiplied."""
-  if first[0].shape[1] > 128:  # no registers to spare
-    used = use(product(*first))
-    return used, product(*second)
 
   def multiply(one, two):
     plgpu.wgmma(one, *first)
@@ -308,13 +305,25 @@ def pairs_seen(
   window: Any, offset: Any, segments: tuple | None,
 ) -> Any:  # fmt: skip
   """Returns which pairs of a block see each other; q_at, k_at: its corner."""
-  iota = lambda axis: plgpu.broadcasted_iota(jnp.int32, shape, axis)
+  iota = lambda axis: plgpu.broadcasted_iota(
+    jnp.int32, (shape[axis],), 0, layout=(ROW, COLUMN)[axis]
+  )
+  wide_q = lambda x: across(x, shape, q_axis)
+  wide_k = lambda x: across(x, shape, 1 - q_axis)
   q, k = iota(q_axis), iota(1 - q_axis)
-  # Scalars go to one side, so that an element costs one comparison.
-  seen = mask.inside(q, k + (k_at - q_at - offset), walk.rule.causal, window)
-  parts = [] if seen is None else [seen]
+  parts = []
   if q_axis == 0 and walk.S % walk.block:  # where keys stay, the rows are cut
-    parts.append(k < walk.S - k_at)
+    parts.append(wide_k(k < walk.S - k_at))
+  # A thread has few rows and many columns. What changes from block to block
+  # goes to the columns and what does not to the rows: so no column of values
+  # is constant, which the compiler would hold in registers over the loop.
+  shift = k_at - q_at - offset
+  q, k = (q, k + shift) if q_axis == 0 else (q - shift, k)
+  if walk.rule.causal:
+    parts.append(mask.inside(wide_q(q), wide_k(k), True, None))
+  if window is not None:
+    q, k = (q - window, k) if q_axis == 0 else (q, k + window)
+    parts.append(mask.inside(wide_q(q), wide_k(k), False, 0))
   if segments is not None:
     parts.append(segments[0] == segments[1])
   return functools.reduce(jnp.logical_and, parts) if parts else None
@@ -327,9 +336,8 @@ def block_at(bounds: tuple, step: Any) -> Any:
   registers and instructions.
   """
   low, full_low, full_high, _ = bounds
-  whole, before = full_high - full_low, full_low - low
-  edge = step - whole
-  edge = jnp.where(edge < before, low + edge, full_high + edge - before)
+  whole = full_high - full_low
+  edge = low + step - jnp.where(step < full_high - low, whole, 0)
   return jnp.where(step < whole, full_low + step, edge)
 
 
@@ -338,6 +346,14 @@ def walk_blocks(bounds: tuple, body: Callable, carry: Any) -> Any:
   whole, steps = bounds[2] - bounds[1], bounds[3] - bounds[0]
   carry = lax.fori_loop(0, whole, lambda i, c: body(i, c, False), carry)
   return lax.fori_loop(whole, steps, lambda i, c: body(i, c, True), carry)
+
+
+def again(x: Any, interpret: Any) -> Any:
+  """Returns x such that the compiler derives from it anew.
+
+  What it would derive once and for all, before a loop, costs registers there.
+  """
+  return x if interpret else lax.optimization_barrier(x)
 
 
 def pad(x: jax.Array, axis: int, multiple: int, value: float = 0) -> jax.Array:

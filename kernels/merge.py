@@ -12,7 +12,15 @@ def merge(
   o is [..., H] and lse [...], the natural log of the sum of exponentials; a
   part without keys has o = 0 and lse = -inf. o keeps the dtype of `o1`; lse and
   the weights are fp32 or wider. Differentiable, also where both are empty.
+
+  Raises:
+    ValueError: the shapes do not agree.
   """
+  if not o1.shape[:-1] == lse1.shape == lse2.shape or o1.shape != o2.shape:
+    raise ValueError(
+      f"o1 {o1.shape} and o2 {o2.shape} must agree, and lse1 {lse1.shape} and "
+      f"lse2 {lse2.shape} be the same without H"
+    )
   wide = jnp.promote_types(jnp.float32, lse1.dtype)
   lse1, lse2 = lse1.astype(wide), lse2.astype(wide)
   high = jax.lax.stop_gradient(jnp.maximum(lse1, lse2))

@@ -6,7 +6,7 @@ device attends with its own queries to what has just come by (Ring Attention,
 more, with the keys' gradients aboard:
 
     step      0        1        2        3
-    device 0  k0 v0    k3 v3    k2 v2    k1 v1    (then k0 v0 are home again)
+    device 0  k0 v0    k3 v3    k2 v2    k1 v1
     device 1  k1 v1    k0 v0    k3 v3    k2 v2
 
 Under a causal mask the first device of a contiguous layout sees one part of n
@@ -16,12 +16,13 @@ from the front and one from the back, for n = 4
     device     0      1      2      3
     chunks    0 7    1 6    2 5    3 4
 
-so each sees as much as any other. Tiles outside of the mask are never visited,
-so a pair of chunks that sees nothing costs next to nothing.
+so each sees as much as any other. The kernels visit no tile outside of the
+mask, so a pair of chunks that sees nothing costs next to nothing.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -58,6 +59,19 @@ class _Ring:
     to = [(i, (i + 1) % self.size) for i in range(self.size)]
     return jax.tree.map(lambda x: lax.ppermute(x, self.axis, to), tree)
 
+  def walk(self, attend: Callable[..., Any], keys: Any, sums: Any) -> Any:
+    """Returns sums = attend(keys, sums, i) after all n steps of the ring."""
+
+    def step(carry, i):
+      keys, sums = carry
+      following = self.pass_on(keys)  # on its way while this part is computed
+      return (following, attend(keys, sums, i)), None
+
+    if (last := self.size - 1) > 0:
+      carry, _ = lax.scan(step, (keys, sums), jnp.arange(last))
+      keys, sums = carry
+    return attend(keys, sums, jnp.int32(last))
+
   def cut(self, x: Any) -> list[Any]:
     """A device's chunks along time; None has only None."""
     if x is None:
@@ -86,8 +100,9 @@ def ring_attention(
 ) -> Any:
   """Returns flash_attention over the whole sequence, for this device's queries.
 
-  To be called inside of shard_map, time split over the mesh axis `axis_name` of
-  n devices. Device i holds tokens [i * T, (i + 1) * T) in layout "contiguous";
+  To be called inside of shard_map (with check_vma=False: Pallas cannot say over
+  which axes its outputs vary), time split over the mesh axis `axis_name` of n
+  devices. Device i holds tokens [i * T, (i + 1) * T) in layout "contiguous";
   in "zigzag" it holds chunks i and 2n - 1 - i of the 2n that the sequence falls
   into, which `to_zigzag` arranges. Everything else is as for
   `flash_attention`; parts are merged in fp32, gradients summed in fp32.
@@ -111,9 +126,10 @@ def ring_attention(
     raise ValueError(f"q has shape {q_BTKGH.shape}; a zigzag's T is even")
   # Where all see all, positions do not matter, nor does the layout.
   chunks = 2 if layout == "zigzag" and (causal or window is not None) else 1
+  attention.check_rule(softcap, blocks)
   static_window, window_B = attention.windowed(window, B)
-  scale = H**-0.5 if scale is None else scale
-  rule = Rule(causal, scale, softcap, static_window, 0, blocks)
+  factor = H**-0.5 if scale is None else scale
+  rule = Rule(causal, factor, softcap, static_window, 0, blocks)
   module = attention.implementation(impl, q_BTKGH.dtype)
   attend = functools.partial(
     _attend, module, rule, _Ring(axis_name, chunks), interpret
@@ -146,7 +162,7 @@ def _pairs(
       if unbounded and (i > j or not rule.causal):
         yield i, j, dataclasses.replace(rule, causal=False), pair
       else:
-        offset = jnp.broadcast_to(q_at - kv_at, (rows,))
+        offset = jnp.full(rows, q_at - kv_at, jnp.int32)
         yield i, j, rule, pair._replace(q_offset_B=offset)
 
 
@@ -155,27 +171,25 @@ def _attend(module, rule, ring, interpret, q_BTKGH, k_BTKH, v_BTKH, limits):
   shape, qs = q_BTKGH.shape[:2], ring.cut(q_BTKGH)
   me = lax.axis_index(ring.axis)
 
-  def step(carry, i):
-    keys, parts = carry
-    following = ring.pass_on(keys)  # on its way while this part is computed
+  def attend(keys, parts, i):
     k, v, ids = keys
     ks, vs, parts = ring.cut(k), ring.cut(v), list(parts)
     here = limits._replace(kv_segments_BS=ids)
-    source = lax.rem(me - i + ring.size, ring.size)
+    source = (me - i) % ring.size
     for a, b, own, pair in _pairs(rule, here, ring, shape, source):
       part = module.forward(qs[a], ks[b], vs[b], own, pair, interpret=interpret)
       parts[a] = merge(*parts[a], *part)
-    return (following, parts), None
+    return parts
 
   wide = jnp.promote_types(jnp.float32, q_BTKGH.dtype)
-  parts = [
+  empty = [
     (jnp.zeros(x.shape, wide), jnp.full(x.shape[:-1], -jnp.inf, wide))
     for x in qs
   ]
   keys = k_BTKH, v_BTKH, limits.kv_segments_BS
-  (_, parts), _ = lax.scan(step, (keys, parts), jnp.arange(ring.size))
+  parts = ring.walk(attend, keys, empty)
   o_BTKGH, lse_BTKG = (
-    jnp.concatenate(x, axis=1) for x in zip(*parts, strict=True)
+    jnp.concatenate([part[n] for part in parts], axis=1) for n in (0, 1)
   )
   return o_BTKGH.astype(q_BTKGH.dtype), lse_BTKG
 
@@ -184,7 +198,7 @@ def _attend_forward(
   module, rule, ring, interpret, q_BTKGH, k_BTKH, v_BTKH, limits
 ):
   operands = q_BTKGH, k_BTKH, v_BTKH, limits
-  out = _attend(module, rule, ring, interpret, *operands)
+  out: Any = _attend(module, rule, ring, interpret, *operands)
   return out, (*operands, *out)
 
 
@@ -196,25 +210,24 @@ def _attend_backward(module, rule, ring, interpret, saved, cotangents):
   qs, dos = cut(q_BTKGH), cut(do_BTKGH)
   lses, deltas = cut(lse_BTKG), cut(delta_BTKG)
 
-  def step(carry, i):
-    keys, dkv, dqs = carry
-    following = ring.pass_on(keys)
+  def attend(keys, sums, i):
     k, v, ids = keys
-    ks, vs, dqs = cut(k), cut(v), list(dqs)
-    dks, dvs = ([*x] for x in dkv)
+    ks, vs = cut(k), cut(v)
+    dqs, dks, dvs = (list(x) for x in sums)
     here = limits._replace(kv_segments_BS=ids)
-    source = lax.rem(me - i + ring.size, ring.size)
+    source = (me - i) % ring.size
     for a, b, own, pair in _pairs(rule, here, ring, shape, source):
       operands = qs[a], ks[b], vs[b], dos[a], lses[a], deltas[a]
       dq, dk, dv = module.backward(*operands, own, pair, interpret=interpret)
       dqs[a], dks[b], dvs[b] = dqs[a] + dq, dks[b] + dk, dvs[b] + dv
-    return (following, ring.pass_on((dks, dvs)), dqs), None
+    # They travel with their keys, one hop more than these: home.
+    return dqs, *ring.pass_on((dks, dvs))
 
   wide = jnp.promote_types(jnp.float32, q_BTKGH.dtype)
   zeros = lambda x: [jnp.zeros(part.shape, wide) for part in cut(x)]
   keys = k_BTKH, v_BTKH, limits.kv_segments_BS
-  carry = keys, (zeros(k_BTKH), zeros(v_BTKH)), zeros(q_BTKGH)
-  (_, (dks, dvs), dqs), _ = lax.scan(step, carry, jnp.arange(ring.size))
+  sums = zeros(q_BTKGH), zeros(k_BTKH), zeros(v_BTKH)
+  dqs, dks, dvs = ring.walk(attend, keys, sums)
   whole = lambda parts: jnp.concatenate(parts, 1).astype(q_BTKGH.dtype)
   return whole(dqs), whole(dks), whole(dvs), None
 
@@ -246,21 +259,22 @@ def from_zigzag(x: jax.Array, axis_name: str) -> jax.Array:
   """Returns a zigzag's [B, T, ..] in a contiguous layout; inside shard_map."""
   even, odd = _hops(lax.axis_size(axis_name))
   back = lambda hops: [(to, start) for start, to in hops]
-  x = _ordered(*_halves(x), axis_name)
-  front, last = _halves(x)
+  first, second = _halves(x)
+  front, last = _halves(_ordered(first, second, axis_name))
   front = lax.ppermute(front, axis_name, back(even))
   last = lax.ppermute(last, axis_name, back(odd))
   return jnp.concatenate([front, last], 1)
 
 
-def _halves(x: jax.Array) -> list[jax.Array]:
+def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   if x.shape[1] % 2:
     raise ValueError(f"x has shape {x.shape}; a zigzag's T is even")
-  return jnp.split(x, 2, axis=1)
+  front, back = jnp.split(x, 2, axis=1)
+  return front, back
 
 
 def _ordered(a: jax.Array, b: jax.Array, axis_name: str) -> jax.Array:
   """Joins a and b; on odd devices b comes first, whose front chunk is odd."""
-  odd = lax.rem(lax.axis_index(axis_name), 2) == 1
+  odd = lax.axis_index(axis_name) % 2 == 1
   first, second = jnp.where(odd, b, a), jnp.where(odd, a, b)
   return jnp.concatenate([first, second], 1)

@@ -4,8 +4,8 @@ Hypothesis. On chains of small operations modulo 10 a 0.6 M student that learns
 from worked traces is right where the same student, on the same number of packed
 training tokens, does no better on answers alone than by guessing (0.10). Of
 what the student reads on the long chains half is worked and half a bare answer,
-and it takes over both habits. Reinforcement, told only right or wrong on
-problems of the same training split, unlearns the bare one: the gain on the long
+and it takes over both habits. Reinforcement, told only right or wrong on 4,000
+of the long chains that it has read, unlearns the bare one: the gain on the long
 chains is mostly the student's choosing to work, not new arithmetic, and how low
 it starts is set by the mixture below.
 

@@ -97,7 +97,7 @@ def number(value: float, *, signed: bool = False) -> str:
   if isinstance(value, int) and not signed:
     return f"{value:,}"
   digits = 3 if abs(value) < 2 else 1 if abs(value) < 1000 else 0
-  return f"{value:{sign},.{digits}f}".replace("-", "−")
+  return f"{value:{sign}z,.{digits}f}".replace("-", "−")
 
 
 def span(value: Value, *, signed: bool = False) -> str:

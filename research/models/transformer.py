@@ -193,12 +193,16 @@ def _turns(cfg: Model, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
   return jnp.cos(angles) * sizes, jnp.sin(angles) * sizes
 
 
-def _own(cfg: Model, S: int) -> tuple[np.ndarray, np.ndarray]:
-  """Returns each layer's (kind_N, window_N); a global layer's window is S."""
+def _own(cfg: Model, S: int) -> tuple[np.ndarray, np.ndarray | None]:
+  """Returns each layer's (kind_N, window_N); a global layer's window is S.
+
+  There are no windows where no layer has one: then the mask is known ahead.
+  """
   local_N = np.array([cfg.is_local(n) for n in range(cfg.layers)])
-  kind_N = local_N * (cfg.local_rope is not None)
-  window_N = np.where(local_N, cfg.window or S, S)
-  return kind_N.astype(np.int32), window_N.astype(np.int32)
+  kind_N = (local_N * (cfg.local_rope is not None)).astype(np.int32)
+  if cfg.window is None:
+    return kind_N, None
+  return kind_N, np.where(local_N, cfg.window, S).astype(np.int32)
 
 
 class Transformer(nn.Module):
@@ -274,7 +278,7 @@ class Transformer(nn.Module):
     entries = []
     for n in range(cfg.layers):
       params = jax.tree.map(lambda p, n=n: p[n], stacked)
-      own = (int(kind_N[n]), int(window_N[n]))
+      own = (int(kind_N[n]), None if window_N is None else int(window_N[n]))
       x_BTD, entry = layer.apply(
         {"params": params}, x_BTD, own, turns, positions_BT, None, cache[n]
       )

@@ -89,7 +89,7 @@ def check(name, kernels, expected):
   for now, then in zip(kernels, expected, strict=True):
     assert now["wgmma"], f"{name}: no wgmma"
     assert not now["ignored setmaxnreg"], name
-    assert now["spills"] <= then["spills"], (name, now, then)
+    assert not now["spills"], (name, now)
     assert now["registers"] <= 1.05 * then["registers"], (name, now, then)
     assert now["shared"] <= then["shared"], (name, now, then)
 
@@ -110,20 +110,11 @@ def test_registers_spills_and_shared_memory(name, tmp_path, request, golden):
   check(name, kernels, json.loads(GOLDEN.read_text())[name])
 
 
-# Not zero yet: here a warpgroup's sums leave too few registers (the bytes are
-# in the table, and may only fall). Whatever else spills is an error.
-SPILLING = {
-  *(f"forward 256 {x}" for x in ("packed", "traced")),
-  *(f"backward 128 {x}" for x in KINDS if x != "full"),
-  *(f"backward 256 {x}" for x in KINDS),
-}
-
-
-def test_the_table_is_whole_and_says_what_spills():
+def test_the_table_is_whole_and_nothing_in_it_spills():
   table = json.loads(GOLDEN.read_text())
   assert sorted(table) == sorted(CASES)
-  spilling = {x for x in CASES if any(k["spills"] for k in table[x])}
-  assert spilling <= SPILLING
+  for name, kernels in table.items():
+    check(name, kernels, kernels)
 
 
 def test_control():

@@ -75,6 +75,8 @@ OTHERS = {
   "reinforced.problems.task": "research.tasks.chain",
   "*.problems.task": "tests.experiments.parity",
   "evaluate.suites.1.problems.split": "test",
+  # far enough for four problems to differ
+  "evaluate.suites.*.problems.args.lengths.1": 8,
   "*.problems.split": "ood",
   "*.algorithm.name": "tests.experiments.plain",
   "*.aggregate": "sequence",

@@ -181,6 +181,17 @@ def test_every_visible_pair_is_walked_and_no_masked_one_goes_unmasked():
         assert whole.all(), (name, kind)
 
 
+@pytest.mark.parametrize(
+  "bounds", [(2, 4, 7, 9), (0, 0, 3, 4), (1, 3, 3, 3), (1, 2, 2, 5), (4,) * 4]
+)
+def test_a_walk_visits_each_block_once_and_the_whole_ones_first(bounds):
+  low, full_low, full_high, high = bounds
+  walked = [int(hopper.block_at(bounds, i)) for i in range(high - low)]
+  whole = list(range(full_low, full_high))
+  assert walked[: len(whole)] == whole
+  assert sorted(walked) == list(range(low, high))
+
+
 def test_float32_and_mixed_types_are_refused():
   q, k, v, _ = draw(64, 64, 64, 1, dtype=jnp.float32)
   with pytest.raises(ValueError, match="impl='xla'"):

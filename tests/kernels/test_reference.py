@@ -1,11 +1,15 @@
 """Attention's oracle against NumPy in fp64, written a query at a time."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import kernels
+
+attend = functools.partial(kernels.flash_attention, impl="reference")
 
 
 def oracle(q, k, v, ok, scale, softcap):
@@ -39,7 +43,7 @@ def test_equals_the_fp64_oracle(window, softcap, offset, size):
   at = offset_B[:, None, None] + t
   ok = (s <= at) & (s > at - (window or 99))
   with jax.enable_x64(True):
-    out = kernels.flash_attention(
+    out = attend(
       jnp.asarray(q),
       jnp.asarray(k),
       jnp.asarray(v),
@@ -49,7 +53,7 @@ def test_equals_the_fp64_oracle(window, softcap, offset, size):
     )
     expected = oracle(q, k, v, ok, 4**-0.5, softcap)
     np.testing.assert_allclose(out, expected, atol=1e-12)
-  low = kernels.flash_attention(
+  low = attend(
     *(jnp.asarray(x, jnp.float32) for x in (q, k, v)),
     window=window,
     softcap=softcap,
@@ -62,11 +66,9 @@ def test_segments_are_separate_calls():
   rng = np.random.default_rng(1)
   q, k, v = (jnp.asarray(x, jnp.float32) for x in draw(rng, B=1))
   seg_BT = jnp.array([[1, 1, 1, 2, 2, 2, 2]])
-  whole = kernels.flash_attention(
-    q, k, v, q_segments_BT=seg_BT, kv_segments_BS=seg_BT
-  )
+  whole = attend(q, k, v, q_segments_BT=seg_BT, kv_segments_BS=seg_BT)
   for part in (slice(0, 3), slice(3, 7)):
-    alone = kernels.flash_attention(q[:, part], k[:, part], v[:, part])
+    alone = attend(q[:, part], k[:, part], v[:, part])
     np.testing.assert_allclose(whole[:, part], alone, atol=1e-6)
 
 
@@ -76,9 +78,7 @@ def test_a_query_that_sees_nothing_gets_zero_and_no_gradient():
   mine, theirs = jnp.full((1, 7), 1), jnp.full((1, 7), 2)
 
   def total(q, k, v):
-    out = kernels.flash_attention(
-      q, k, v, q_segments_BT=mine, kv_segments_BS=theirs
-    )
+    out = attend(q, k, v, q_segments_BT=mine, kv_segments_BS=theirs)
     return (out**2).sum(), out
 
   grads, out = jax.grad(total, (0, 1, 2), has_aux=True)(q, k, v)
@@ -89,9 +89,7 @@ def test_a_query_that_sees_nothing_gets_zero_and_no_gradient():
 def test_causality_by_gradients():
   rng = np.random.default_rng(3)
   q, k, v = (jnp.asarray(x, jnp.float32) for x in draw(rng, B=1))
-  row = lambda t: jax.grad(
-    lambda v: kernels.flash_attention(q, k, v)[:, t].sum()
-  )(v)
+  row = lambda t: jax.grad(lambda v: attend(q, k, v)[:, t].sum())(v)
   for t in range(7):
     touched = np.abs(row(t)).sum((0, 2, 3)) > 0
     np.testing.assert_array_equal(touched, np.arange(7) <= t)
@@ -100,7 +98,7 @@ def test_causality_by_gradients():
 def test_a_window_as_long_as_the_row_is_causal_and_may_be_traced():
   rng = np.random.default_rng(4)
   q, k, v = (jnp.asarray(x, jnp.float32) for x in draw(rng))
-  windowed = jax.jit(lambda w: kernels.flash_attention(q, k, v, window=w))
-  plain = kernels.flash_attention(q, k, v)
+  windowed = jax.jit(lambda w: attend(q, k, v, window=w))
+  plain = attend(q, k, v)
   np.testing.assert_allclose(windowed(7), plain, atol=1e-6)
   assert np.abs(windowed(2) - plain).max() > 1e-3

@@ -155,19 +155,19 @@ def test_a_wrong_layout_is_another_attention():
   assert np.abs(got["o"] - expected["o"]).max() > 0.1
 
 
-def test_bf16_errs_no_more_than_twice_what_one_device_does():
-  """Parts of bf16 are merged in fp32; the oracle is fp32."""
+def test_bf16_errs_hardly_more_than_one_device():
+  """Outputs are merged and gradients summed in fp32; the oracle is fp32."""
   wide = draw()
   narrow = [x.astype(jnp.bfloat16) for x in wide[:-1]] + [wide[-1]]
   exact = everything(attend, [x.astype(jnp.float32) for x in narrow], None)
   one = everything(attend, narrow, None)
-  four = everything(on_ring(4, "zigzag", attend), narrow, None)
+  eight = everything(on_ring(8, "zigzag", attend), narrow, None)
   norm = lambda x: np.linalg.norm(np.asarray(x, np.float64))
   for name in NAMES:
     error = lambda got, n=name: norm(
       np.asarray(got[n], np.float64) - np.asarray(exact[n], np.float64)
     )
-    assert error(four) <= 2 * error(one) + 1e-5, name
+    assert error(eight) <= 1.25 * error(one) + 2e-5, name
 
 
 def test_zigzag_there_and_back():
@@ -214,6 +214,8 @@ def test_what_does_not_fit_is_named(change, message):
   how = {"layout": "zigzag", **change}
   mesh = sharding.make_mesh(context=5)
   f = functools.partial(ring.ring_attention, axis_name="context", **how)
-  part = jax.shard_map(f, mesh=mesh, in_specs=ALONG, out_specs=ALONG)
+  part = jax.shard_map(
+    f, mesh=mesh, in_specs=ALONG, out_specs=ALONG, check_vma=False
+  )
   with pytest.raises(ValueError, match=message):
     part(q, k, k)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import kernels
 from research import sharding
 from research.models import attend
 
@@ -49,16 +50,51 @@ def test_sequences(shape, T):
     np.testing.assert_allclose(x, y, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+  ("T", "layout", "said"),
+  [(24, "zigzag", ""), (20, "contiguous", "one after"), (21, None, "whole on")],
+)
+def test_the_layout_is_a_zigzag_where_it_can_be(
+  T, layout, said, monkeypatch, caplog
+):
+  seen = []
+  right = kernels.ring_attention
+
+  def spy(*args, **how):
+    seen.append(how["layout"])
+    return right(*args, **how)
+
+  monkeypatch.setattr(kernels, "ring_attention", spy)
+  attend._say_once.cache_clear()
+  mesh = sharding.make_mesh(context=4)
+  attend.over_itself(mesh, *draw(T, T), None, None, softcap=None, scale=None)
+  assert seen == ([] if layout is None else [layout])
+  assert said in caplog.text and bool(said) == bool(caplog.text)
+
+
 @pytest.mark.parametrize("shape", MESHES, ids=str)
+@pytest.mark.parametrize("T", [1, 4])
 @pytest.mark.parametrize("window", [20, None])
-def test_caches(shape, window):
-  operands = (*draw(T=4), jnp.array([0, 3, 20, 44]))
+def test_caches(shape, window, T):
+  operands = (*draw(T=T), jnp.array([0, 3, 20, 44]))
   run = lambda mesh: jax.jit(
     lambda *xs: attend.over_cache(mesh, *xs, window, softcap=None, scale=0.3)
   )
   alone = run(None)(*operands)
   spread = run(sharding.make_mesh(**shape))(*operands)
   np.testing.assert_allclose(spread, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [20, None])
+def test_a_token_alone_is_a_token_among_others(window):
+  """Decoding's kernel against the last of four queries of the other one."""
+  q, k, v = draw(T=4)
+  run = lambda q, start_B: attend.over_cache(
+    None, q, k, v, start_B, window, softcap=2.0, scale=None
+  )
+  start_B = jnp.array([0, 3, 20, 44])
+  among = run(q, start_B)[:, -1:]
+  np.testing.assert_allclose(run(q[:, -1:], start_B + 3), among, atol=1e-5)
 
 
 def test_each_device_holds_its_part():

@@ -168,7 +168,14 @@ def test_eight_devices_equal_one_over_20_steps(shape, microbatches):
   assert moments.sharding == q.sharding
 
 
-def test_eight_devices_end_at_the_same_parameters():
+@pytest.mark.parametrize(
+  "shape",
+  [
+    {"data": 2, "fsdp": 2, "tensor": 2},
+    {"data": 2, "tensor": 2, "context": 2},
+  ],
+)
+def test_eight_devices_end_at_the_same_parameters(shape):
   """Computed in fp64 the order of sums is gone: what else differs would show.
 
   In fp32 Adam scales gradients that are rounding noise up to whole steps. The
@@ -177,7 +184,6 @@ def test_eight_devices_end_at_the_same_parameters():
   with jax.enable_x64(True):
     wide = dataclasses.replace(MODEL, dtype="float64")
     one, single = train({}, model=wide)
-    shape = {"data": 2, "fsdp": 2, "tensor": 2}
     eight, spread = train(shape, model=wide)
   assert np.abs(one - eight).max() <= 1e-6
   for x, y in zip(

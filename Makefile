@@ -25,8 +25,8 @@ NOTEBOOKS := $(wildcard experiments/colab/*.ipynb)
 BENCHES := $(patsubst experiments/bench/%.py,%, \
   $(wildcard experiments/bench/[a-z]*.py))
 
-.PHONY: help install demo test test-all lint type compilers golden bench \
-  notebooks
+.PHONY: help install demo test test-all lint type compilers oracle golden \
+  bench notebooks
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 12
@@ -55,6 +55,12 @@ type: $(READY)  ## Types of the three floors
 compilers: $(READY)  ## TPU's compiler in .venv-tpu, for tests/compile
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  --upgrade --target .venv-tpu libtpu --constraint constraints.txt
+
+oracle:  ## Ask transformers anew, in .venv-torch (Python 3.11, CPU torch)
+	[ -d .venv-torch ] || $(or $(PYTHON311),python3.11) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet \
+	  --disable-pip-version-check --requirement tests/oracle/requirements.txt
+	.venv-torch/bin/python tests/oracle/worker.py make tests/golden/huggingface
 
 golden: $(READY)  ## Rewrite tests/golden: read the diff before you commit
 	$(BIN)/pytest --golden

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from research.models import presets, transformer
+from research.models import presets
 from research.models.config import Rope
 
 # vocab_size, hidden_size, num_hidden_layers, num_key_value_heads,
@@ -20,6 +20,25 @@ SIZES = {
   "llama3_1_8b": (128_256, 4096, 32, 8, 32, 128, 14_336, 131_072),
   "gemma3_1b": (262_144, 1152, 26, 1, 4, 256, 6912, 32_768),
   "gemma3_4b": (262_208, 2560, 34, 4, 8, 256, 10_240, 131_072),
+  "qwen2_5_3b": (151_936, 2048, 36, 2, 16, 128, 11_008, 32_768),
+  "qwen2_5_14b": (152_064, 5120, 48, 8, 40, 128, 13_824, 32_768),
+  "qwen2_5_32b": (152_064, 5120, 64, 8, 40, 128, 27_648, 32_768),
+  "qwen2_5_72b": (152_064, 8192, 80, 8, 64, 128, 29_568, 32_768),
+  "qwen2_5_math_1_5b": (151_936, 1536, 28, 2, 12, 128, 8960, 4096),
+  "qwen2_5_math_7b": (152_064, 3584, 28, 4, 28, 128, 18_944, 4096),
+  "r1_distill_qwen_1_5b": (151_936, 1536, 28, 2, 12, 128, 8960, 131_072),
+  "r1_distill_qwen_7b": (152_064, 3584, 28, 4, 28, 128, 18_944, 131_072),
+  "r1_distill_qwen_14b": (152_064, 5120, 48, 8, 40, 128, 13_824, 131_072),
+  "r1_distill_qwen_32b": (152_064, 5120, 64, 8, 40, 128, 27_648, 131_072),
+  "r1_distill_llama_8b": (128_256, 4096, 32, 8, 32, 128, 14_336, 131_072),
+  "r1_distill_llama_70b": (128_256, 8192, 80, 8, 64, 128, 28_672, 131_072),
+  "qwen3_4b": (151_936, 2560, 36, 8, 32, 128, 9728, 40_960),
+  "qwen3_14b": (151_936, 5120, 40, 8, 40, 128, 17_408, 40_960),
+  "qwen3_32b": (151_936, 5120, 64, 8, 64, 128, 25_600, 40_960),
+  "llama3_2_3b": (128_256, 3072, 28, 8, 24, 128, 8192, 131_072),
+  "llama3_1_70b": (128_256, 8192, 80, 8, 64, 128, 28_672, 131_072),
+  "gemma3_12b": (262_208, 3840, 48, 8, 16, 256, 15_360, 131_072),
+  "gemma3_27b": (262_208, 5376, 62, 16, 32, 128, 21_504, 131_072),
 }
 
 # rope_theta, rope_type, factor, original_max_position_embeddings,
@@ -35,6 +54,25 @@ ROPES = {
   "llama3_1_8b": (5e5, "llama3", 8.0, 8192, 1.0, 4.0),
   "gemma3_1b": (1e6, "none"),
   "gemma3_4b": (1e6, "linear", 8.0),
+  "qwen2_5_3b": (1e6, "none"),
+  "qwen2_5_14b": (1e6, "none"),
+  "qwen2_5_32b": (1e6, "none"),
+  "qwen2_5_72b": (1e6, "none"),
+  "qwen2_5_math_1_5b": (1e4, "none"),
+  "qwen2_5_math_7b": (1e4, "none"),
+  "r1_distill_qwen_1_5b": (1e4, "none"),
+  "r1_distill_qwen_7b": (1e4, "none"),
+  "r1_distill_qwen_14b": (1e6, "none"),
+  "r1_distill_qwen_32b": (1e6, "none"),
+  "r1_distill_llama_8b": (5e5, "llama3", 8.0, 8192, 1.0, 4.0),
+  "r1_distill_llama_70b": (5e5, "llama3", 8.0, 8192, 1.0, 4.0),
+  "qwen3_4b": (1e6, "none"),
+  "qwen3_14b": (1e6, "none"),
+  "qwen3_32b": (1e6, "none"),
+  "llama3_2_3b": (5e5, "llama3", 32.0, 8192, 1.0, 4.0),
+  "llama3_1_70b": (5e5, "llama3", 8.0, 8192, 1.0, 4.0),
+  "gemma3_12b": (1e6, "linear", 8.0),
+  "gemma3_27b": (1e6, "linear", 8.0),
 }
 
 # rms_norm_eps, tie_word_embeddings, norms of q and k, bias of q, k and v
@@ -49,6 +87,25 @@ SWITCHES = {
   "llama3_1_8b": (1e-5, False, False, False),
   "gemma3_1b": (1e-6, True, True, False),
   "gemma3_4b": (1e-6, True, True, False),
+  "qwen2_5_3b": (1e-6, True, False, True),
+  "qwen2_5_14b": (1e-6, False, False, True),
+  "qwen2_5_32b": (1e-6, False, False, True),
+  "qwen2_5_72b": (1e-6, False, False, True),
+  "qwen2_5_math_1_5b": (1e-6, True, False, True),
+  "qwen2_5_math_7b": (1e-6, False, False, True),
+  "r1_distill_qwen_1_5b": (1e-6, False, False, True),
+  "r1_distill_qwen_7b": (1e-6, False, False, True),
+  "r1_distill_qwen_14b": (1e-5, False, False, True),
+  "r1_distill_qwen_32b": (1e-5, False, False, True),
+  "r1_distill_llama_8b": (1e-5, False, False, False),
+  "r1_distill_llama_70b": (1e-5, False, False, False),
+  "qwen3_4b": (1e-6, True, True, False),
+  "qwen3_14b": (1e-6, False, True, False),
+  "qwen3_32b": (1e-6, False, True, False),
+  "llama3_2_3b": (1e-5, True, False, False),
+  "llama3_1_70b": (1e-5, False, False, False),
+  "gemma3_12b": (1e-6, True, True, False),
+  "gemma3_27b": (1e-6, True, True, False),
 }
 
 # sliding_window, sliding_window_pattern, rope_local_base_freq,
@@ -56,6 +113,8 @@ SWITCHES = {
 GEMMA = {
   "gemma3_1b": (512, 6, 1e4, 256, "gelu", True, True, True),
   "gemma3_4b": (1024, 6, 1e4, 256, "gelu", True, True, True),
+  "gemma3_12b": (1024, 6, 1e4, 256, "gelu", True, True, True),
+  "gemma3_27b": (1024, 6, 1e4, 168, "gelu", True, True, True),
 }
 OTHERS = (None, 1, None, None, "silu", False, False, False)
 
@@ -97,12 +156,3 @@ def test_layer_patterns_scales_and_activations(preset):
   assert m.attention_scale == (scale and pytest.approx(scale))
   flags = [m.activation, m.unit_offset, m.post_norm, m.embed_scale]
   assert flags == rest
-
-
-@pytest.mark.parametrize(
-  "preset, published",
-  {"qwen3_1_7b": 1_720_574_976, "gemma3_4b": 3_880_263_168}.items(),
-)
-def test_the_other_presets_count_their_parameters(preset, published):
-  """Gemma: the language model alone, without the vision tower."""
-  assert transformer.count(presets.make(preset)) == published

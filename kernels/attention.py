@@ -137,6 +137,10 @@ def implementation(impl: str | None, dtype: Any) -> Any:
   name = mask.choose(impl, tuple(IMPLEMENTATIONS))
   if impl is None and name == "hopper" and dtype.itemsize > 2:
     name = "xla"  # wgmma multiplies 16 bits
+  if name == "tpu" and dtype == jnp.float16:  # which Mosaic does not load
+    if impl is not None:
+      raise ValueError("q is float16; impl='tpu' takes bfloat16 and float32")
+    name = "xla"
   return importlib.import_module(IMPLEMENTATIONS[name])
 
 
@@ -200,19 +204,24 @@ def windowed(window: Any, B: int) -> tuple[int | None, Any]:
   """Returns (the plain int, int32 [B]) of a window, of which one is None."""
   if window is None:
     return None, None
-  plain, window_B = _limit("window", window, B)
-  if not isinstance(window, Tracer) and np.asarray(window).min() < 1:
+  if isinstance(window, Tracer):
+    return None, jnp.minimum(_limit("window", window, B)[1], _FAR)
+  held = np.asarray(window)
+  _integers("window", held)
+  if held.size and held.min() < 1:
     raise ValueError(f"window is {window}; it must be at least 1")
-  if plain is not None:
-    return min(plain, _FAR), None
-  return None, jnp.minimum(window_B, _FAR)
+  held = np.minimum(held, _FAR).astype(np.int32)
+  if isinstance(window, int | np.integer):
+    return int(held), None
+  return _limit("window", held, B)
 
 
 def _limit(name: str, value: Any, B: int) -> tuple[int | None, Any]:
   """Returns (the plain int, int32 [B]) of a bound, of which one is None."""
+  known = name == "q_offset" and not isinstance(value, Tracer)
+  if known and np.size(value) and np.abs(np.asarray(value)).max() >= _FAR:
+    raise ValueError(f"q_offset is {value}; it must be below {_FAR}")
   if isinstance(value, int | np.integer):
-    if name == "q_offset" and abs(value) >= _FAR:
-      raise ValueError(f"q_offset is {value}; it must be below {_FAR}")
     return int(value), None
   value = jnp.asarray(value)
   _integers(name, value)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from kernels import heads, mask
+from kernels import attention, heads, mask
 
 BLOCK = 512
 
@@ -49,13 +49,17 @@ def decode_attention(
     ValueError: shapes or dtypes do not fit, a length lies outside [0, S], or
       `impl` is not one of reference, xla, tpu and hopper.
   """
-  _check(q_BKGH, k_BSKH, v_BSKH, lengths_B, window, splits)
-  impl = _choose(impl, q_BKGH)
+  _check(q_BKGH, k_BSKH, v_BSKH, lengths_B, splits)
+  attention.check_rule(softcap, None)
   H, S = q_BKGH.shape[-1], k_BSKH.shape[1]
+  nothing = 0 in (*q_BKGH.shape, S)
+  impl = _choose("reference" if nothing else impl, q_BKGH)
+  plain, window_B = attention.windowed(window, q_BKGH.shape[0])
+  window = plain if window_B is None else window_B
   end_B = jnp.clip(jnp.asarray(lengths_B, jnp.int32), 0, S)
   first_B = jnp.zeros_like(end_B)
   if window is not None:
-    first_B = jnp.maximum(end_B - jnp.asarray(window, jnp.int32), 0)
+    first_B = jnp.maximum(end_B - window, 0)
   args = (q_BKGH, k_BSKH, v_BSKH, jnp.minimum(first_B, end_B), end_B)
   factor = H**-0.5 if scale is None else float(scale)
   if impl in ("tpu", "hopper"):  # a laptop has no use for their compilers
@@ -70,6 +74,10 @@ def decode_attention(
 def _choose(impl: str | None, q_BKGH: jax.Array) -> str:
   """Returns `impl`, or the platform's own where that takes such queries."""
   name = mask.choose(impl, ("reference", "xla", "tpu", "hopper"))
+  if name == "tpu" and q_BKGH.dtype == jnp.float16:  # Mosaic does not load it
+    if impl is not None:
+      raise ValueError("q_BKGH is float16; impl='tpu' takes bf16 and fp32")
+    return "xla"
   if impl is None and name == "hopper":
     module = importlib.import_module("kernels.decode_hopper")
     return name if module.takes(q_BKGH) else "xla"  # fp32, or many heads
@@ -202,7 +210,7 @@ def _beside(x_BSKH: jax.Array) -> jax.Array:
   return x_BSKH.reshape(*x_BSKH.shape[:2], -1)
 
 
-def _check(q, k, v, lengths, window, splits) -> None:
+def _check(q, k, v, lengths, splits) -> None:
   """Raises ValueError naming what does not fit, with both shapes."""
   if q.ndim != 4 or k.ndim != 4:
     raise ValueError(
@@ -223,14 +231,6 @@ def _check(q, k, v, lengths, window, splits) -> None:
       f"lengths_B is {jnp.shape(lengths)}, q_BKGH {q.shape}: it is [B]"
     )
   _check_integers("lengths_B", lengths)
-  if window is not None:
-    if jnp.shape(window) not in ((), (B,)):
-      raise ValueError(
-        f"window is {jnp.shape(window)}, q_BKGH {q.shape}: it is [] or [B]"
-      )
-    _check_integers("window", window)
-    if isinstance(window, int) and window < 1:
-      raise ValueError(f"window is {window}; a token sees at least itself")
   if splits is not None and splits < 1:
     raise ValueError(f"splits is {splits}; it is at least 1")
   _check_lengths(lengths, k.shape)

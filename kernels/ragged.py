@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from kernels import mask
+from kernels import attention, mask
 from kernels.ragged_batch import Batch, Items, cut, owners, places
 
 QUANTIZED = ("int8", "float8_e4m3fn", "float8_e5m2")
@@ -81,9 +81,10 @@ def ragged_paged_attention(
   """
   arrays = (q_QKGH, k_QKH, v_QKH, pages_PSKh)
   _check_shapes(*arrays, page_table, kv_lengths, q_starts)
-  _check_kinds(*arrays, window, kv_scales)
+  _check_kinds(*arrays, kv_scales)
+  attention.check_rule(softcap, None)
   _check_values(q_QKGH, pages_PSKh, page_table, kv_lengths, q_starts)
-  impl = _choose(impl)
+  impl = _choose(impl if q_QKGH.size else "reference", q_QKGH.dtype)
   _, K, _, H = q_QKGH.shape
   if kv_scales is None:
     kv_scales = jnp.ones((2, K), jnp.float32)
@@ -95,7 +96,7 @@ def ragged_paged_attention(
     integers(page_table),
     integers(kv_lengths),
     integers(q_starts),
-    integers(EVERYTHING if window is None else window),
+    integers(_window(window)),
     kv_scales[0] * (H**-0.5 if scale is None else scale),
     kv_scales[1],
     softcap,
@@ -108,12 +109,27 @@ def ragged_paged_attention(
   return attend(batch), batch.pages_PSKh
 
 
-def _choose(impl: str | None) -> str:
+def _window(window: Any) -> Any:
+  """The window as one integer; None shuts out nothing."""
+  if window is None:
+    return EVERYTHING
+  if np.ndim(window):
+    raise ValueError(f"window is {np.shape(window)}; it is one integer")
+  plain, window_1 = attention.windowed(window, 1)
+  return plain if window_1 is None else window_1[0]
+
+
+def _choose(impl: str | None, dtype: Any) -> str:
   if impl == "hopper":
     raise ValueError(
       'impl is "hopper", which has no ragged_paged_attention: use impl="xla"'
     )
-  return mask.choose(impl, ("reference", "xla", "tpu"))
+  name = mask.choose(impl, ("reference", "xla", "tpu"))
+  if name == "tpu" and dtype == jnp.float16:  # Mosaic does not load it
+    if impl is not None:
+      raise ValueError("q_QKGH is float16; impl='tpu' takes bf16 and fp32")
+    return "xla"
+  return name
 
 
 def _beside(k_QKH, v_QKH, kv_scales, pages_PSKh) -> jax.Array:
@@ -288,8 +304,8 @@ def _check_shapes(q, k, v, pages, table, lengths, starts) -> None:
       raise ValueError(f"{name} is {jnp.result_type(x)}, not an integer")
 
 
-def _check_kinds(q, k, v, pages, window, kv_scales) -> None:
-  """Raises ValueError where dtypes, the window or the scales do not fit."""
+def _check_kinds(q, k, v, pages, kv_scales) -> None:
+  """Raises ValueError where dtypes or the scales do not fit."""
   if not jnp.issubdtype(q.dtype, jnp.floating):
     raise ValueError(f"q_QKGH is {q.dtype}, not floating")
   for name, x in (("k_QKH", k), ("v_QKH", v)):
@@ -307,15 +323,6 @@ def _check_kinds(q, k, v, pages, window, kv_scales) -> None:
     raise ValueError(
       f"kv_scales is {kv_scales.shape}, q_QKGH {q.shape}: it is [2, K]"
     )
-  if window is None:
-    return
-  kind = jnp.result_type(window)
-  if jnp.shape(window) or not jnp.issubdtype(kind, jnp.integer):
-    raise ValueError(
-      f"window is {jnp.shape(window)} of {kind}; it is one integer"
-    )
-  if isinstance(window, int) and window < 1:
-    raise ValueError(f"window is {window}; a token sees at least itself")
 
 
 def _check_values(q, pages, table, lengths, starts) -> None:

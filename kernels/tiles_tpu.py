@@ -125,6 +125,12 @@ def choose(q_BTKGH, k_BSKH, rule: Rule, limits: Limits, back: bool) -> Plan:
       f"blocks: {words} tiles of {q} queries and {kv} keys for q of shape"
       f" {q_BTKGH.shape} and k of shape {k_BSKH.shape}; {WORDS} fit"
     )
+  most = 1 << (J_BIT - I_BIT)
+  if max(plan.tiles) > most:
+    raise ValueError(
+      f"blocks: {plan.tiles} blocks of {q} queries and {kv} keys for q of shape"
+      f" {q_BTKGH.shape} and k of shape {k_BSKH.shape}; {most} of each fit"
+    )
   return plan
 
 

@@ -4,6 +4,7 @@ libtpu's own compiler runs here without a TPU. Speed itself is not measured:
 cost is a count of VLIW bundles (see tests/compile/bundles.py).
 """
 
+import itertools
 import json
 import pathlib
 
@@ -14,11 +15,9 @@ from tests.compile import cases, process
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 VMEM = {"v5e": 128 << 20, "v5p": 64 << 20, "v6e": 128 << 20}
 SLACK = 1.05
-TIERS = [
-  pytest.param("few", cases.FEW, id="few"),
-  pytest.param("caches", cases.CACHES, id="caches"),
-  pytest.param("many", cases.MANY, id="many", marks=pytest.mark.slow),
-]
+TIERS = {"few": cases.FEW, "caches": cases.CACHES, "many": cases.MANY}
+# Four minutes of the fast tests' time would be too much: the others are slow.
+FAST = {("v5e", "few"), ("v6e", "few"), ("v6e", "caches")}
 
 
 def broken(chip, record, committed, peer):
@@ -50,11 +49,16 @@ def committed(name):
   return json.loads(path.read_text()) if path.exists() else {}
 
 
-@pytest.mark.parametrize("chip", cases.CHIPS)
-@pytest.mark.parametrize(("tier", "wanted"), TIERS)
-def test_attention(chip, tier, wanted, tmp_path, request, golden, capsys):
+@pytest.mark.parametrize(
+  ("chip", "tier"),
+  [
+    pytest.param(*x, marks=() if x in FAST else pytest.mark.slow)
+    for x in itertools.product(cases.CHIPS, TIERS)
+  ],
+)
+def test_attention(chip, tier, tmp_path, request, golden, capsys):
   process.needs_libtpu()
-  records = process.run(chip, wanted, tmp_path / "dump")
+  records = process.run(chip, TIERS[tier], tmp_path / "dump")
   table = {r["name"]: r for r in records}
   peers = committed("tokamax_cost").get(chip, {})
   with capsys.disabled():

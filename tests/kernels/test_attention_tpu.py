@@ -201,9 +201,9 @@ def test_what_is_seen_is_read():
   assert np.isnan(np.asarray(got[0], np.float32)).any()
 
 
-def steps(back=False, limits=NONE, T=1024, **how):
+def steps(back=False, limits=NONE, T=1024, S=None, **how):
   like = jax.ShapeDtypeStruct((1, T, 1, 1, 32), jnp.bfloat16)
-  keys = jax.ShapeDtypeStruct((1, T, 1, 32), jnp.bfloat16)
+  keys = jax.ShapeDtypeStruct((1, S or T, 1, 32), jnp.bfloat16)
   rule = rule_of(**how)
   plan = tiles_tpu.choose(like, keys, rule, limits, back)
   return int(tiles_tpu.listed(plan, limits, back)[1])
@@ -223,12 +223,15 @@ def test_only_live_tiles_are_listed(back):
 def test_too_many_tiles_are_refused():
   with pytest.raises(ValueError, match="tiles of 128 queries"):
     steps(T=1 << 17)
+  with pytest.raises(ValueError, match="4096 of each fit"):
+    steps(T=4097 * 128, S=128)
 
 
 RACE_CASES = {
   "causal": ({"T": 384, "S": 384}, {}, False),
   "two blocks, again and again": ({"S": 384}, {"causal": False}, False),
   "packed": ({"B": 2}, {}, True),
+  "more blocks than slots": ({"T": 640}, {"causal": False}, False),
 }
 
 

@@ -359,6 +359,8 @@ def test_a_wrong_edge_is_caught(batch, monkeypatch):
     ({"lengths": np.zeros(6, int)}, "kv_lengths lie"),
     ({"window": 2.5}, "window.*float"),
     ({"window": 0}, "window is 0"),
+    ({"window": np.int64(-3)}, "window is -3"),
+    ({"softcap": 0.0}, "softcap is 0"),
     ({"window": np.ones(6, int)}, r"window.*\(6,\)"),
     ({"kv_scales": jnp.ones((2, 2))}, "kv_scales is given.*float32"),
     ({"impl": "hopper"}, 'hopper.*impl="xla"'),

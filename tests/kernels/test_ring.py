@@ -183,6 +183,7 @@ def test_zigzag_there_and_back():
   np.testing.assert_array_equal(back, x)
 
 
+@pytest.mark.slow
 def test_nothing_grows_with_the_ring():
   """Compiled temporaries of one device, at 96 tokens each, 2 and 8 devices."""
 

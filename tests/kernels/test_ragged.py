@@ -14,7 +14,7 @@ from jax._src.pallas.mosaic.interpret import (
 )
 from jax.experimental.pallas import tpu as pltpu
 
-from kernels import ragged_tpu
+from kernels import ragged, ragged_tpu
 from kernels.ragged import empty_pages, ragged_paged_attention
 
 # Copies arrive when they are waited for, and buffers begin as NaN.
@@ -266,11 +266,16 @@ def test_quantized_pages(impl, held):
   case = draw(np.random.default_rng(7), dtype=jnp.bfloat16, held=held)
   scales = jnp.array([[0.03, 0.04], [0.05, 0.02]])
   _, pages = compare(RUNS[impl], case, kv_scales=scales)
-  for b, (k, _) in enumerate(gathered(case, pages, scales)):
+  for b, both in enumerate(gathered(case, pages, scales)):
     own = slice(case.starts[b], case.starts[b + 1])
-    new = np.asarray(case.k[own], np.float64)
-    step = 0.04 / 2 if held == jnp.int8 else np.abs(new) / 16 + 1e-4
-    assert (np.abs(k[len(k) - len(new) :] - new) <= step * 1.01).all()
+    for x, given, scale in zip(both, (case.k, case.v), scales, strict=True):
+      step = np.asarray(scale, np.float64)[:, None]
+      new = np.asarray(given[own], np.float64)
+      if held == jnp.int8:  # what is too large for 8 bits is cut
+        new, error = np.clip(new, -127 * step, 127 * step), step / 2
+      else:
+        error = np.abs(new) / 16 + 1e-4
+      assert (np.abs(x[len(x) - len(new) :] - new) <= error * 1.01).all()
 
 
 def test_pages_are_written_in_place():
@@ -283,6 +288,18 @@ def test_pages_are_written_in_place():
   _, pages = run(*case)
   assert pages.unsafe_buffer_pointer() == where
   assert case.pages.is_deleted()
+
+
+@pytest.mark.parametrize("impl", ["xla", "tpu"])
+def test_many_blocks_of_keys_and_many_items(impl, monkeypatch):
+  """Blocks of 16 keys and items of 16 queries, as long sequences have many."""
+  for module in (ragged, ragged_tpu):
+    monkeypatch.setattr(module, "KEYS", 16)
+  monkeypatch.setattr(ragged_tpu, "ROWS", 32)
+  monkeypatch.setattr(ragged, "QUERIES", 16)
+  case = draw(np.random.default_rng(5))
+  compare(jitted(impl, impl == "tpu"), case)
+  compare(jitted(impl, impl == "tpu"), case, window=21)
 
 
 @pytest.mark.parametrize("batch", [MIXED, DECODE])

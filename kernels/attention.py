@@ -13,12 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
-from kernels import mask
+from kernels import arguments
 from kernels.mask import Blocks, Limits, Rule
-from kernels.merge import merge
+from kernels.softmax import merge
 
 # Imported when first asked for: a laptop has no use for a GPU's compiler.
 IMPLEMENTATIONS = {
@@ -28,8 +26,6 @@ IMPLEMENTATIONS = {
   "hopper": "kernels.attention_hopper",
 }
 
-# Offsets are below, and windows cut to it, so that sums of them fit int32.
-_FAR = 1 << 29
 # What padding's segment 0 becomes, of queries and of keys: never equal, and
 # beyond all others, so that a tile that ends in padding spans few segments.
 _PADDING = (1 << 30, (1 << 30) + 1)
@@ -70,26 +66,26 @@ def flash_attention(
   (o_BTKGH, lse_BTKG), the natural log of each query's sum of exponentials; both
   have gradients.
 
-  `impl` is "reference", "xla", "tpu" or "hopper" (bf16, fp16); None asks the
-  platform.
-  `blocks` are its tile sizes, `interpret` how Pallas is interpreted.
+  `impl` is "reference", "xla", "tpu" (bf16, fp32) or "hopper" (bf16, fp16);
+  None asks the platform. `blocks` are its tile sizes, `interpret` how Pallas is
+  interpreted.
 
   Raises:
     ValueError: an argument is of a wrong shape, dtype or range; names it.
   """
   check(q_BTKGH, k_BSKH, v_BSKH, q_segments_BT, kv_segments_BS, sinks)
-  check_rule(softcap, blocks)
+  arguments.softcap_and_blocks(softcap, blocks)
   nothing = 0 in (*q_BTKGH.shape, k_BSKH.shape[1])
   module = implementation("reference" if nothing else impl, q_BTKGH.dtype)
   B, H = q_BTKGH.shape[0], q_BTKGH.shape[-1]
-  static_window, window_B = windowed(window, B)
-  static_offset, q_offset_B = _limit("q_offset", q_offset, B)
+  static_window, window_B = arguments.window_of(window, B)
+  static_offset, q_offset_B = arguments.offset_of(q_offset, B)
   rule = Rule(
     causal,
     H**-0.5 if scale is None else scale,
     softcap,
     static_window,
-    static_offset or 0,
+    static_offset,
     blocks,
   )
   limits = Limits(window_B, q_offset_B, q_segments_BT, kv_segments_BS)
@@ -134,13 +130,7 @@ def _with_sinks(sinks: Any, o_BTKGH: Any, lse_BTKG: Any) -> tuple[Any, Any]:
 
 def implementation(impl: str | None, dtype: Any) -> Any:
   """Returns the module of an `impl`, or of this platform where it is None."""
-  name = mask.choose(impl, tuple(IMPLEMENTATIONS))
-  if impl is None and name == "hopper" and dtype.itemsize > 2:
-    name = "xla"  # wgmma multiplies 16 bits
-  if name == "tpu" and dtype == jnp.float16:  # which Mosaic does not load
-    if impl is not None:
-      raise ValueError("q is float16; impl='tpu' takes bfloat16 and float32")
-    name = "xla"
+  name = arguments.choose(impl, tuple(IMPLEMENTATIONS), dtype)
   return importlib.import_module(IMPLEMENTATIONS[name])
 
 
@@ -155,81 +145,24 @@ def check(
   """Raises ValueError naming what does not fit, and both shapes."""
   if q.ndim != 5 or k.ndim != 4:
     raise ValueError(
-      f"q is [B, T, K, G, H] and k [B, S, K, H]; got {q.shape} and {k.shape}"
+      f"q is [B, T, K, G, H] and k [B, S, K, H]; they are {q.shape}, {k.shape}"
     )
   B, T, K, G, H = q.shape
-  _shape("k", k, (B, k.shape[1], K, H), q)
-  _shape("v", v, k.shape, k)
-  if not jnp.issubdtype(q.dtype, jnp.floating):
-    raise ValueError(f"q is {q.dtype}; a floating dtype is wanted")
-  for name, x in (("k", k), ("v", v)):
-    if x.dtype != q.dtype:
-      raise ValueError(f"{name} is {x.dtype} and q {q.dtype}; they must agree")
+  arguments.shaped("k", k, (B, k.shape[1], K, H), "q", q)
+  arguments.shaped("v", v, k.shape, "k", k)
+  arguments.alike("q", q, k=k, v=v)
   if (q_segments is None) != (kv_segments is None):
     raise ValueError(
       "give both q_segments_BT and kv_segments_BS, or neither of them"
     )
   if q_segments is not None and kv_segments is not None:
-    _shape("q_segments_BT", q_segments, (B, T), q)
-    _shape("kv_segments_BS", kv_segments, k.shape[:2], k)
-    _integers("q_segments_BT", q_segments)
-    _integers("kv_segments_BS", kv_segments)
+    arguments.shaped("q_segments_BT", q_segments, (B, T), "q", q)
+    arguments.shaped("kv_segments_BS", kv_segments, k.shape[:2], "k", k)
+    arguments.integers("q_segments_BT", q_segments)
+    arguments.integers("kv_segments_BS", kv_segments)
   if sinks is not None:
-    _shape("sinks", sinks, (K, G), q)
-    if not jnp.issubdtype(sinks.dtype, jnp.floating):
-      raise ValueError(f"sinks is {sinks.dtype}; a floating dtype is wanted")
-
-
-def check_rule(softcap: float | None, blocks: Blocks | None) -> None:
-  """Raises ValueError naming a bound that makes no sense."""
-  if softcap is not None and softcap <= 0:
-    raise ValueError(f"softcap is {softcap}; it must be above 0, or None")
-  if blocks is not None and min(blocks) < 1:
-    raise ValueError(f"blocks is {blocks}; a tile has at least one token")
-
-
-def _shape(name: str, x: Any, wanted: tuple[int, ...], beside: Any) -> None:
-  if x.shape != wanted:
-    raise ValueError(
-      f"{name} has shape {x.shape}; beside {beside.shape} it must be {wanted}"
-    )
-
-
-def _integers(name: str, x: Any) -> None:
-  if not jnp.issubdtype(x.dtype, jnp.integer):
-    raise ValueError(f"{name} is {x.dtype}; integers are wanted")
-
-
-def windowed(window: Any, B: int) -> tuple[int | None, Any]:
-  """Returns (the plain int, int32 [B]) of a window, of which one is None."""
-  if window is None:
-    return None, None
-  if isinstance(window, Tracer):
-    return None, jnp.minimum(_limit("window", window, B)[1], _FAR)
-  held = np.asarray(window)
-  _integers("window", held)
-  if held.size and held.min() < 1:
-    raise ValueError(f"window is {window}; it must be at least 1")
-  held = np.minimum(held, _FAR).astype(np.int32)
-  if isinstance(window, int | np.integer):
-    return int(held), None
-  return _limit("window", held, B)
-
-
-def _limit(name: str, value: Any, B: int) -> tuple[int | None, Any]:
-  """Returns (the plain int, int32 [B]) of a bound, of which one is None."""
-  known = name == "q_offset" and not isinstance(value, Tracer)
-  if known and np.size(value) and np.abs(np.asarray(value)).max() >= _FAR:
-    raise ValueError(f"q_offset is {value}; it must be below {_FAR}")
-  if isinstance(value, int | np.integer):
-    return int(value), None
-  value = jnp.asarray(value)
-  _integers(name, value)
-  if value.shape not in ((), (B,)):
-    raise ValueError(
-      f"{name} has shape {value.shape}; a scalar or ({B},) is wanted"
-    )
-  return None, jnp.broadcast_to(value, (B,)).astype(jnp.int32)
+    arguments.shaped("sinks", sinks, (K, G), "q", q)
+    arguments.floating("sinks", sinks)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

@@ -18,6 +18,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from kernels import hopper
+from kernels.layout import pad
 from kernels.mask import Limits, Rule
 
 
@@ -35,18 +36,14 @@ def forward(
   P in shared memory, since the interpreter has no wgmma from registers.
 
   Raises:
-    ValueError: the inputs are not all bfloat16 or float16, or H > 256.
+    ValueError: H > 256.
   """
-  hopper.check(q_BTKGH, k_BSKH, v_BSKH)
+  hopper.check_width(q_BTKGH.shape[-1])
   B, T, K, G, H = q_BTKGH.shape
   S = k_BSKH.shape[1]
-  q = hopper.pad(
-    hopper.pad(q_BTKGH.reshape(B, T, K * G, H), 3, 64), 1, hopper.ROWS
-  )
+  q = pad(pad(q_BTKGH.reshape(B, T, K * G, H), 3, 64), 1, hopper.ROWS)
   plan = hopper.plan_of("forward", q.shape[-1], rule, limits)
-  k, v = (
-    hopper.pad(hopper.pad(x, 3, 64), 1, plan.block) for x in (k_BSKH, v_BSKH)
-  )
+  k, v = (pad(pad(x, 3, 64), 1, plan.block) for x in (k_BSKH, v_BSKH))
   walk, table = hopper.walk_of("forward", plan, rule, limits, B, T, S)
   segments = hopper.pad_segments(limits, q.shape[1], k.shape[1])
   body = _forward_body(plan, walk, G, len(table), len(segments), interpret)
@@ -224,12 +221,12 @@ def backward(
   these; `delta` = sum_H(do o) - dlse. `interpret` as in `forward`.
 
   Raises:
-    ValueError: the inputs are not all bfloat16 or float16, or H > 256.
+    ValueError: H > 256.
   """
   do_BTKGH = do_BTKGH.astype(q_BTKGH.dtype)
-  hopper.check(q_BTKGH, k_BSKH, v_BSKH)
+  hopper.check_width(q_BTKGH.shape[-1])
   B, T, K, G, H = q_BTKGH.shape
-  wide = lambda x: hopper.pad(x, x.ndim - 1, 64)
+  wide = lambda x: pad(x, x.ndim - 1, 64)
   q, do = (wide(x.reshape(B, T, K * G, H)) for x in (q_BTKGH, do_BTKGH))
   inputs = (q, do, wide(k_BSKH), wide(v_BSKH))
   flat = lambda x: x.reshape(B, T, K * G).swapaxes(1, 2)
@@ -253,10 +250,10 @@ def _dq(
   """Returns dq [B, padded T, N, padded H]."""
   (B, T, N, H), S = inputs[0].shape, inputs[2].shape[1]
   plan = hopper.plan_of("dq", H, rule, limits)
-  q, do = (hopper.pad(x, 1, hopper.ROWS) for x in inputs[:2])
-  k, v = (hopper.pad(x, 1, plan.block) for x in inputs[2:])
+  q, do = (pad(x, 1, hopper.ROWS) for x in inputs[:2])
+  k, v = (pad(x, 1, plan.block) for x in inputs[2:])
   lse, delta = (
-    hopper.pad(x, 2, hopper.ROWS, fill)
+    pad(x, 2, hopper.ROWS, constant_values=fill)
     for x, fill in zip(rows, (jnp.inf, 0.0), strict=True)
   )
   walk, table = hopper.walk_of("dq", plan, rule, limits, B, T, S)
@@ -425,10 +422,10 @@ def _dkv(
   """Returns those of dk and dv [B, padded S, K, padded H] that are wanted."""
   (B, T, _, H), (_, S, K, _) = inputs[0].shape, inputs[2].shape
   plan = hopper.plan_of("dkv", H, rule, limits)
-  q, do = (hopper.pad(x, 1, plan.block) for x in inputs[:2])
-  k, v = (hopper.pad(x, 1, hopper.ROWS) for x in inputs[2:])
+  q, do = (pad(x, 1, plan.block) for x in inputs[:2])
+  k, v = (pad(x, 1, hopper.ROWS) for x in inputs[2:])
   lse, delta = (
-    hopper.pad(x, 2, plan.block, fill)
+    pad(x, 2, plan.block, constant_values=fill)
     for x, fill in zip(rows, (jnp.inf, 0.0), strict=True)
   )
   walk, table = hopper.walk_of("dkv", plan, rule, limits, B, T, S)

@@ -23,27 +23,16 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels import tiles_tpu as tiles
+from kernels.layout import pad
 from kernels.mask import Limits, Rule
-from kernels.tiles_tpu import LANES, Entry, Plan
+from kernels.tiles_tpu import Entry, Plan
+from kernels.tpu import LANES, LOG2E, across, dot
 
-LOG2E = math.log2(math.e)
 HIDDEN = -1e30  # a masked score: finite, so that no row makes a NaN
 PART = 256  # forward: rows in flight, beside the next ones' products
 CHUNK = 1024, 512  # keys in flight, forward and backward
 VMEM_BYTES = 56 * 2**20  # v5p has 64 MiB, the others 128
 SLOTS = 3  # tiles of dq in VMEM: being read, summed into, written
-
-
-def _dot(a, b, dims: tuple[int, int]):
-  """Contracts one axis of each matrix, in fp32."""
-  exact = a.dtype == jnp.float32
-  return jax.lax.dot_general(
-    a,
-    b,
-    (((dims[0],), (dims[1],)), ((), ())),
-    precision=jax.lax.Precision.HIGHEST if exact else None,
-    preferred_element_type=jnp.float32,
-  )
 
 
 def _unit(rule: Rule) -> float:
@@ -94,11 +83,6 @@ def _per_case(plan: Plan, entry: Entry, run) -> None:
   if plan.masked:
     pl.when(entry.has(tiles.LIVE) & entry.has(tiles.EDGE))(lambda: run(True))
   pl.when(entry.has(tiles.LIVE) & ~entry.has(tiles.EDGE))(lambda: run(False))
-
-
-def _lanes(x, H: int):
-  """Spreads a lane-replicated [rows, 128] over H lanes."""
-  return x[:, :H] if H <= LANES else jnp.tile(x, (1, -(-H // LANES)))[:, :H]
 
 
 # Forward ---------------------------------------------------------------------
@@ -159,7 +143,7 @@ def _forward_kernel(
 
   def scores(x: _Part, masked):
     q = q_ref[pl.ds(x.g, x.n), pl.ds(x.t, x.q), :].reshape(x.n * x.q, plan.H)
-    s = _dot(q, k_ref[pl.ds(x.start, x.keys), :], (1, 1))
+    s = dot(q, k_ref[pl.ds(x.start, x.keys), :], (1, 1))
     s, _ = _scores(plan.rule, s)
     return hide(s, x) if masked else s
 
@@ -173,8 +157,8 @@ def _forward_kernel(
     top_ref[row, :] = top
     sum_ref[row, :] = shrink * sum_ref[row, :] + p.sum(1, keepdims=True)
     v = v_ref[pl.ds(x.start, x.keys), :]
-    new = _dot(p.astype(v.dtype), v, (1, 0))
-    acc_ref[row, :] = _lanes(shrink, plan.H) * acc_ref[row, :] + new
+    new = dot(p.astype(v.dtype), v, (1, 0))
+    acc_ref[row, :] = across(shrink, plan.H) * acc_ref[row, :] + new
 
   def run(masked):
     # A part's scores are asked for before the last part's softmax, in program
@@ -194,7 +178,7 @@ def _forward_kernel(
     # A row that saw nothing has kept HIDDEN, whatever it has summed.
     top, total = top_ref[...], sum_ref[...]
     part = jnp.where(top > HIDDEN / 2, 1 / total, 0)
-    o = (acc_ref[...] * _lanes(part, plan.H)).astype(o_ref.dtype)
+    o = (acc_ref[...] * across(part, plan.H)).astype(o_ref.dtype)
     o_ref[...] = o.reshape(o_ref.shape)
     # Both statistics, the same in all lanes, turn into lanes by one transpose.
     half = jax.lax.broadcasted_iota(jnp.int32, top.shape, 1) < LANES // 2
@@ -210,8 +194,8 @@ def _segments(plan: Plan, limits: Limits, back: bool) -> tuple[list, list]:
   """Returns the specs and values of segments; those in sublanes replicated."""
   if limits.q_segments_BT is None or limits.kv_segments_BS is None:
     return [], []
-  q_BT = tiles.padded(limits.q_segments_BT, 1, plan.q, mode="edge")
-  k_BS = tiles.padded(limits.kv_segments_BS, 1, plan.kv, mode="edge")
+  q_BT = pad(limits.q_segments_BT, 1, plan.q, mode="edge")
+  k_BS = pad(limits.kv_segments_BS, 1, plan.kv, mode="edge")
   tall = lambda x: jnp.broadcast_to(x[:, :, None], (*x.shape, LANES))
   if back:
     q_spec = tiles.block(plan, (None, 1, plan.q), "b0i")
@@ -423,15 +407,15 @@ def _backward_kernel(plan: Plan, table_ref, bounds_ref, *xs):
     for start in range(0, plan.kv, chunk):
       keys = pl.ds(start, chunk)
       k, v = k_ref[keys, :], v_ref[keys, :]
-      s, slope = _scores(plan.rule, _dot(k, q, (1, 1)))
+      s, slope = _scores(plan.rule, dot(k, q, (1, 1)))
       p = jnp.exp2((s - lse) * factor)
       p = hide(p, start) if masked else p
-      dv_acc[keys, :] += _dot(p.astype(do.dtype), do, (1, 0))
-      ds = p * (_dot(v, do, (1, 1)) - delta)
+      dv_acc[keys, :] += dot(p.astype(do.dtype), do, (1, 0))
+      ds = p * (dot(v, do, (1, 1)) - delta)
       ds = ds if slope is None else ds * slope
       ds = ds.astype(q.dtype)
-      dk_acc[keys, :] += _dot(ds, q, (1, 0))
-      new = _dot(ds, k, (0, 0))
+      dk_acc[keys, :] += dot(ds, q, (1, 0))
+      new = dot(ds, k, (0, 0))
       slots[turn] += new.reshape(plan.G, plan.q, plan.H)
 
   @pl.when(entry.has(tiles.FIRST))

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from kernels import mask
+from kernels.layout import pad
 from kernels.mask import Blocks, Limits, Rule
+from kernels.softmax import finite, log_total, some
 
 UNROLL = 4
 BLOCKS = Blocks(q=64, kv=64, q_backward=64, kv_backward=64)
@@ -36,21 +38,15 @@ def _even(size: int, block: int) -> int:
   return -(-size // -(-size // block))
 
 
-def _padded(x: jax.Array, axis: int, block: int) -> jax.Array:
-  widths = [(0, 0)] * x.ndim
-  widths[axis] = (0, -x.shape[axis] % block)
-  return jnp.pad(x, widths)
-
-
 def _tiles(q_BTKGH, k_BSKH, v_BSKH, limits: Limits, q: int, kv: int) -> _Tiles:
   T, S = q_BTKGH.shape[1], k_BSKH.shape[1]
   q, kv = _even(T, q), _even(S, kv)
-  keys = lambda x_BSKH: _padded(x_BSKH.swapaxes(1, 2), 2, kv)
-  q_BKGTH = _padded(q_BTKGH.transpose(0, 2, 3, 1, 4), 3, q)
+  keys = lambda x_BSKH: pad(x_BSKH.swapaxes(1, 2), 2, kv)
+  q_BKGTH = pad(q_BTKGH.transpose(0, 2, 3, 1, 4), 3, q)
   if limits.q_segments_BT is not None and limits.kv_segments_BS is not None:
     limits = limits._replace(
-      q_segments_BT=_padded(limits.q_segments_BT, 1, q),
-      kv_segments_BS=_padded(limits.kv_segments_BS, 1, kv),
+      q_segments_BT=pad(limits.q_segments_BT, 1, q),
+      kv_segments_BS=pad(limits.kv_segments_BS, 1, kv),
     )
   return _Tiles(q_BKGTH, keys(k_BSKH), keys(v_BSKH), limits, T, S, q, kv)
 
@@ -164,7 +160,7 @@ def _row(rule, tiles: _Tiles, i: Any, wide) -> tuple[jax.Array, jax.Array]:
     s_BKGts, _ = _scores(rule, q_BKGtH, _cut(tiles.k_BKSH, j, tiles.kv, 2))
     s_BKGts = jnp.where(_seen(rule, tiles, i, j), s_BKGts, -jnp.inf)
     new_BKGt = jnp.maximum(high_BKGt, s_BKGts.max(-1))
-    safe_BKGt = jnp.where(jnp.isneginf(new_BKGt), 0, new_BKGt)
+    safe_BKGt = finite(new_BKGt)
     p_BKGts = jnp.exp(s_BKGts - safe_BKGt[..., None])
     old_BKGt = jnp.exp(high_BKGt - safe_BKGt)
     p_BKGts, total_BKGt = p_BKGts.astype(v_BKsH.dtype), p_BKGts.sum(-1)
@@ -179,8 +175,7 @@ def _row(rule, tiles: _Tiles, i: Any, wide) -> tuple[jax.Array, jax.Array]:
   )
   low, high = _live(rule, tiles, i)
   o_BKGtH, high_BKGt, sum_BKGt = _loop(low, high, step, start)
-  some_BKGt = jnp.where(sum_BKGt == 0, 1, sum_BKGt)
-  return o_BKGtH / some_BKGt[..., None], high_BKGt + jnp.log(some_BKGt)
+  return o_BKGtH / some(sum_BKGt)[..., None], log_total(high_BKGt, sum_BKGt)
 
 
 def backward(
@@ -201,10 +196,10 @@ def backward(
     q_BTKGH, k_BSKH, v_BSKH, limits, size.q_backward, size.kv_backward
   )
   wide = jnp.promote_types(jnp.float32, q_BTKGH.dtype)
-  do_BKGTH = _padded(do_BTKGH.transpose(0, 2, 3, 1, 4), 3, tiles.q)
+  do_BKGTH = pad(do_BTKGH.transpose(0, 2, 3, 1, 4), 3, tiles.q)
   # A row that sees nothing has lse = -inf: +inf makes its weights 0.
   lse_BTKG = jnp.where(jnp.isneginf(lse_BTKG), jnp.inf, lse_BTKG)
-  row = lambda x_BTKG: _padded(x_BTKG.transpose(0, 2, 3, 1), 3, tiles.q)
+  row = lambda x_BTKG: pad(x_BTKG.transpose(0, 2, 3, 1), 3, tiles.q)
   side = do_BKGTH, row(lse_BTKG), row(delta_BTKG)
 
   def tile(i, carry):

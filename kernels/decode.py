@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from kernels import attention, heads, mask
+from kernels import arguments, layout
+from kernels.softmax import capped, finite, log_total, some
 
 BLOCK = 512
+IMPLEMENTATIONS = ("reference", "xla", "tpu", "hopper")
 
 
 def decode_attention(
@@ -50,12 +52,12 @@ def decode_attention(
       `impl` is not one of reference, xla, tpu and hopper.
   """
   _check(q_BKGH, k_BSKH, v_BSKH, lengths_B, splits)
-  attention.check_rule(softcap, None)
+  arguments.softcap_and_blocks(softcap, None)
   H, S = q_BKGH.shape[-1], k_BSKH.shape[1]
   nothing = 0 in (*q_BKGH.shape, S)
   impl = _choose("reference" if nothing else impl, q_BKGH)
-  plain, window_B = attention.windowed(window, q_BKGH.shape[0])
-  window = plain if window_B is None else window_B
+  static, window_B = arguments.window_of(window, q_BKGH.shape[0])
+  window = static if window_B is None else window_B
   end_B = jnp.clip(jnp.asarray(lengths_B, jnp.int32), 0, S)
   first_B = jnp.zeros_like(end_B)
   if window is not None:
@@ -66,21 +68,17 @@ def decode_attention(
     module = importlib.import_module(f"kernels.decode_{impl}")
     o_BKGH, lse_BKG = module.decode(*args, factor, softcap, splits, interpret)
   else:
-    plain = reference if impl == "reference" else xla
-    o_BKGH, lse_BKG = plain(*args, factor, softcap)
+    decode = reference if impl == "reference" else xla
+    o_BKGH, lse_BKG = decode(*args, factor, softcap)
   return (o_BKGH, lse_BKG) if return_lse else o_BKGH
 
 
 def _choose(impl: str | None, q_BKGH: jax.Array) -> str:
   """Returns `impl`, or the platform's own where that takes such queries."""
-  name = mask.choose(impl, ("reference", "xla", "tpu", "hopper"))
-  if name == "tpu" and q_BKGH.dtype == jnp.float16:  # Mosaic does not load it
-    if impl is not None:
-      raise ValueError("q_BKGH is float16; impl='tpu' takes bf16 and fp32")
-    return "xla"
+  name = arguments.choose(impl, IMPLEMENTATIONS, q_BKGH.dtype)
   if impl is None and name == "hopper":
     module = importlib.import_module("kernels.decode_hopper")
-    return name if module.takes(q_BKGH) else "xla"  # fp32, or many heads
+    return name if module.takes(q_BKGH) else "xla"
   return name
 
 
@@ -102,7 +100,7 @@ def reference(
   s_BKGS = _product("BKGH,BSKH->BKGS", q_BKGH, k_BSKH)
   s_BKGS = _scores(s_BKGS, seen_BS, scale, softcap)
   lse_BKG = jax.nn.logsumexp(s_BKGS, -1)
-  p_BKGS = jnp.exp(s_BKGS - _finite(lse_BKG)[..., None]).astype(v_BSKH.dtype)
+  p_BKGS = jnp.exp(s_BKGS - finite(lse_BKG)[..., None]).astype(v_BSKH.dtype)
   o_BKGH = _product("BKGS,BSKH->BKGH", p_BKGS, v_BSKH)
   return o_BKGH.astype(q_BKGH.dtype), lse_BKG
 
@@ -120,14 +118,8 @@ def _product(axes: str, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _scores(s_BKGS, seen_BS, scale: float, softcap: float | None) -> jax.Array:
-  s_BKGS = s_BKGS * scale
-  if softcap is not None:
-    s_BKGS = softcap * jnp.tanh(s_BKGS / softcap)
+  s_BKGS = capped(s_BKGS * scale, softcap)
   return jnp.where(seen_BS[:, None, None, :], s_BKGS, -jnp.inf)
-
-
-def _finite(high: jax.Array) -> jax.Array:
-  return jnp.where(jnp.isneginf(high), 0, high)
 
 
 def xla(
@@ -145,8 +137,6 @@ def xla(
   last: an online softmax, whose work array is at most one block of the cache.
   """
   S = k_BSKH.shape[1]
-  if S == 0:
-    return reference(q_BKGH, k_BSKH, v_BSKH, first_B, end_B, scale, softcap)
   block = min(BLOCK, S)
   wide = jnp.promote_types(jnp.float32, q_BKGH.dtype)
 
@@ -159,27 +149,26 @@ def xla(
     s_BKGS = _keys(q_BKGH, cut(k_BSKH))
     s_BKGS = _scores(s_BKGS, seen_BS, scale, softcap)
     new_BKG = jnp.maximum(m_BKG, s_BKGS.max(-1))
-    p_BKGS = jnp.exp(s_BKGS - _finite(new_BKG)[..., None])
-    fade_BKG = jnp.exp(m_BKG - _finite(new_BKG))
+    p_BKGS = jnp.exp(s_BKGS - finite(new_BKG)[..., None])
+    fade_BKG = jnp.exp(m_BKG - finite(new_BKG))
     o_BKGH = o_BKGH * fade_BKG[..., None]
     o_BKGH += _values(p_BKGS.astype(v_BSKH.dtype), cut(v_BSKH), seen_BS)
     return new_BKG, l_BKG * fade_BKG + p_BKGS.sum(-1), o_BKGH
 
   zero_BKG = jnp.zeros(q_BKGH.shape[:-1], wide)
   carry = zero_BKG - jnp.inf, zero_BKG, jnp.zeros(q_BKGH.shape, wide)
-  low = jnp.where(first_B < end_B, first_B, S).min(initial=S) // block
-  high = -(-end_B.max(initial=0) // block)
+  low = jnp.where(first_B < end_B, first_B, S).min() // block
+  high = -(-end_B.max() // block)
   m_BKG, l_BKG, o_BKGH = jax.lax.fori_loop(low, high, body, carry)
-  some_BKG = jnp.where(l_BKG == 0, 1, l_BKG)
-  o_BKGH = (o_BKGH / some_BKG[..., None]).astype(q_BKGH.dtype)
-  return o_BKGH, jnp.where(l_BKG == 0, -jnp.inf, m_BKG + jnp.log(some_BKG))
+  o_BKGH = (o_BKGH / some(l_BKG)[..., None]).astype(q_BKGH.dtype)
+  return o_BKGH, log_total(m_BKG, l_BKG)
 
 
 def _keys(q_BKGH: jax.Array, k_BSKH: jax.Array) -> jax.Array:
   """Returns q k^T, [B, K, G, S]."""
   if _apart(q_BKGH):
     return _product("BKGH,BSKH->BKGS", q_BKGH, k_BSKH)
-  s = _product("Brh,Bsh->Brs", heads.spread(q_BKGH), _beside(k_BSKH))
+  s = _product("Brh,Bsh->Brs", layout.spread(q_BKGH), _beside(k_BSKH))
   return s.reshape(*q_BKGH.shape[:-1], -1)
 
 
@@ -191,7 +180,7 @@ def _values(p_BKGS, v_BSKH, seen_BS) -> jax.Array:
     if _apart(p_BKGS):
       return _product("BKGS,BSKH->BKGH", p_BKGS, v_BSKH)
     p = p_BKGS.reshape(B, K * G, S)
-    return heads.own(_product("Brs,Bsh->Brh", p, _beside(v_BSKH)), K)
+    return layout.own(_product("Brs,Bsh->Brh", p, _beside(v_BSKH)), K)
 
   # 0 * NaN is NaN; to clear what is not seen is to write the block once more,
   # so it is done when there is something to clear.
@@ -217,28 +206,14 @@ def _check(q, k, v, lengths, splits) -> None:
       f"q_BKGH and k_BSKH have 4 axes; they are {q.shape} and {k.shape}"
     )
   B, K, _, H = q.shape
-  if k.shape != (B, k.shape[1], K, H):
-    raise ValueError(f"k_BSKH is {k.shape}, q_BKGH {q.shape}: B, K, H differ")
-  if v.shape != k.shape:
-    raise ValueError(f"v_BSKH is {v.shape}, k_BSKH {k.shape}")
-  if not jnp.issubdtype(q.dtype, jnp.floating):
-    raise ValueError(f"q_BKGH is {q.dtype}, not floating")
-  for name, x in (("k_BSKH", k), ("v_BSKH", v)):
-    if x.dtype != q.dtype:
-      raise ValueError(f"{name} is {x.dtype}, q_BKGH {q.dtype}")
-  if jnp.shape(lengths) != (B,):
-    raise ValueError(
-      f"lengths_B is {jnp.shape(lengths)}, q_BKGH {q.shape}: it is [B]"
-    )
-  _check_integers("lengths_B", lengths)
+  arguments.shaped("k_BSKH", k, (B, k.shape[1], K, H), "q_BKGH", q)
+  arguments.shaped("v_BSKH", v, k.shape, "k_BSKH", k)
+  arguments.alike("q_BKGH", q, k_BSKH=k, v_BSKH=v)
+  arguments.shaped("lengths_B", lengths, (B,), "q_BKGH", q)
+  arguments.integers("lengths_B", lengths)
   if splits is not None and splits < 1:
     raise ValueError(f"splits is {splits}; it is at least 1")
   _check_lengths(lengths, k.shape)
-
-
-def _check_integers(name: str, x: Any) -> None:
-  if not jnp.issubdtype(jnp.result_type(x), jnp.integer):
-    raise ValueError(f"{name} is {jnp.result_type(x)}, not an integer")
 
 
 def _check_lengths(lengths: Any, shape: tuple[int, ...]) -> None:

@@ -17,8 +17,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from kernels import hopper
+from kernels.layout import pad
 from kernels.mask import Rule
-from kernels.splits import bounds, join
+from kernels.softmax import join
+from kernels.splits import bounds
 
 SMS = 132  # of an H100 or H200
 SHORTEST = 256  # keys of a split worth a program
@@ -26,9 +28,9 @@ TILE = 8  # tokens: where TMA may start to read a swizzled block
 
 
 def takes(q_BKGH: jax.Array) -> bool:
-  """Says if there is a kernel for such queries; `decode` raises if not."""
+  """Says if there is a kernel for such heads; `decode` raises if not."""
   G, H = q_BKGH.shape[2:]
-  return q_BKGH.dtype.itemsize == 2 and G <= hopper.ROWS and H <= 256
+  return G <= hopper.ROWS and H <= 256
 
 
 def decode(
@@ -49,19 +51,18 @@ def decode(
   for the CPU, with P in shared memory.
 
   Raises:
-    ValueError: the inputs are not all bfloat16 or float16, H > 256, or more
-      than 64 query heads share a KV head.
+    ValueError: H > 256, or more than 64 query heads share a KV head.
   """
-  hopper.check(q_BKGH, k_BSKH, v_BSKH)
+  hopper.check_width(q_BKGH.shape[-1])
   B, K, G, H = q_BKGH.shape
   if G > hopper.ROWS:
     raise ValueError(f"q_BKGH is {q_BKGH.shape}: impl='hopper' takes G <= 64")
-  wide = lambda x: hopper.pad(x, x.ndim - 1, 64)
-  q = hopper.pad(wide(q_BKGH), 2, hopper.ROWS)
+  wide = lambda x: pad(x, x.ndim - 1, 64)
+  q = pad(wide(q_BKGH), 2, hopper.ROWS)
   plan = _plan(q.shape[-1])
   k, v = wide(k_BSKH), wide(v_BSKH)
   whole = TILE if k.shape[1] > plan.block else plan.block
-  k, v = (hopper.pad(x, 1, whole) for x in (k, v))
+  k, v = (pad(x, 1, whole) for x in (k, v))
   if splits is None:
     splits = max(1, min(2 * SMS // (B * K), k.shape[1] // SHORTEST))
   table = jnp.stack(bounds(first_B, end_B, splits, plan.block), -1)

@@ -24,7 +24,6 @@ its own head's H of K * H features, so that no bias is needed and C = block.
 """
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -33,15 +32,14 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from kernels import heads
-from kernels.splits import bounds, join
+from kernels import layout
+from kernels.softmax import join
+from kernels.splits import bounds
+from kernels.tpu import LANES, LOG2E, NEVER, accumulate, across, dot
 
 BLOCK_BYTES = 2**19  # of keys, and as much of values
 SLOT_BYTES = 2**22  # of both, in all slots
 MOST_SCORES = 2**17  # R * C: half a megabyte of fp32
-LANES = 128
-NEVER = float(-0.7 * np.finfo(np.float32).max)
-LOG2E = math.log2(math.e)
 
 
 class _View(NamedTuple):
@@ -128,7 +126,7 @@ def decode(
   o, lse = _call(view, G, q, k, v, work, parts, interpret)
   o, lse = o[:, :, : K * G], lse[:, :, : K * G, 0].reshape(parts, B, K, G)
   if order == "lane":
-    o = heads.own(o, K)
+    o = layout.own(o, K)
   o = o.reshape(parts, B, K, G, view.H)[..., :H]
   o_BKGH, lse_BKG = join(o, lse)
   return o_BKGH.astype(q_BKGH.dtype), lse_BKG
@@ -172,7 +170,7 @@ def _queries(view: _View, q_BKGH: jax.Array) -> jax.Array:
   B, K, G, H = q_BKGH.shape
   q = q_BKGH.reshape(B, K * G, H)
   if view.order == "lane":
-    q = heads.spread(q_BKGH)
+    q = layout.spread(q_BKGH)
   return jnp.pad(q, ((0, 0), (0, view.rows - K * G), (0, 0)))
 
 
@@ -324,7 +322,7 @@ def _attend(view: _View, refs: tuple, inside: tuple | None):
   q_ref, bias_ref, k_ref, v_ref, *state = refs
   k, v = k_ref[...], v_ref[...]
   keys, features = (1, 0) if view.order == "lane" else (0, 1)
-  s = dot(q_ref[0], view.flat(k), features)
+  s = dot(q_ref[0], view.flat(k), (1, features))
   if view.softcap is None:
     s *= view.scale * LOG2E
   else:
@@ -339,36 +337,3 @@ def _attend(view: _View, refs: tuple, inside: tuple | None):
     token = jax.lax.broadcasted_iota(jnp.int32, v.shape, axis)
     v = jnp.where((token >= low) & (token < high), v, jnp.zeros_like(v))
   accumulate(state, s, view.flat(v), keys)
-
-
-def dot(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
-  """Returns the product over a's last axis and b's `axis`, in fp32."""
-  exact = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-  return jax.lax.dot_general(
-    a,
-    b,
-    (((1,), (axis,)), ((), ())),
-    preferred_element_type=jnp.float32,
-    precision=exact,
-  )
-
-
-def accumulate(state: Any, s: jax.Array, v: jax.Array, axis: int) -> None:
-  """Takes scores (base 2) and values into an online softmax.
-
-  `state` is the running maximum and sum, the same in all lanes, and p v, each
-  a reference of [rows, ...]; `axis` of v is that of the keys.
-  """
-  m_ref, l_ref, acc_ref = state
-  m = m_ref[...]
-  new = jnp.maximum(m, s.max(1, keepdims=True))
-  p, fade = jnp.exp2(s - across(new, s.shape[1])), jnp.exp2(m - new)
-  m_ref[...] = new
-  l_ref[...] = l_ref[...] * fade + p.sum(1, keepdims=True)
-  add = dot(p.astype(v.dtype), v, axis)
-  acc_ref[...] = acc_ref[...] * across(fade, add.shape[1]) + add
-
-
-def across(x: jax.Array, n: int) -> jax.Array:
-  """Returns [rows, n] of x [rows, LANES], whose lanes are all the same."""
-  return x[:, :n] if n <= LANES else jnp.tile(x, (1, -(-n // LANES)))[:, :n]

@@ -356,23 +356,10 @@ def again(x: Any, interpret: Any) -> Any:
   return x if interpret else lax.optimization_barrier(x)
 
 
-def pad(x: jax.Array, axis: int, multiple: int, value: float = 0) -> jax.Array:
-  """Pads one axis at its end to a multiple, or returns x as it is."""
-  short = -x.shape[axis] % multiple
-  widths = [(0, short if i == axis else 0) for i in range(x.ndim)]
-  return jnp.pad(x, widths, constant_values=value) if short else x
-
-
-def check(q: jax.Array, *others: jax.Array) -> None:
-  """Raises ValueError for what wgmma cannot take."""
-  dtypes = {x.dtype for x in (q, *others)}
-  if len(dtypes) > 1 or q.dtype not in (jnp.bfloat16, jnp.float16):
-    raise ValueError(
-      f"q, k, v are {sorted(map(str, dtypes))}: impl='hopper' takes bfloat16 or"
-      " float16, the same for all; impl='xla' takes float32"
-    )
-  if q.shape[-1] > 256:
-    raise ValueError(f"H is {q.shape[-1]}: impl='hopper' takes 256 at most")
+def check_width(H: int) -> None:
+  """Raises ValueError where heads are wider than the registers hold."""
+  if H > 256:
+    raise ValueError(f"H is {H}: impl='hopper' takes 256 at most")
 
 
 def _interpreter(interpret: Any) -> Any:

@@ -115,19 +115,3 @@ def q_range(
   if causal:
     low = _clip(first_kv - q_offset, 0, high)
   return low, high
-
-
-def choose(impl: str | None, known: tuple[str, ...]) -> str:
-  """Returns `impl`, or where it is None the platform's own.
-
-  Raises:
-    ValueError: `impl` is none of `known`.
-  """
-  if impl is None:
-    device = jax.devices()[0]
-    hopper = getattr(device, "compute_capability", None) == "9.0"
-    own = "hopper" if hopper else device.platform
-    return own if own in known else "xla"
-  if impl not in known:
-    raise ValueError(f"impl is {impl!r}; it is one of {', '.join(known)}")
-  return impl

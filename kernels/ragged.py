@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from kernels import attention, mask
+from kernels import arguments, mask
 from kernels.ragged_batch import Batch, Items, cut, owners, places
+from kernels.softmax import capped, finite, some
 
 QUANTIZED = ("int8", "float8_e4m3fn", "float8_e5m2")
 EVERYTHING = 2**30  # a window that shuts out nothing
@@ -82,7 +83,7 @@ def ragged_paged_attention(
   arrays = (q_QKGH, k_QKH, v_QKH, pages_PSKh)
   _check_shapes(*arrays, page_table, kv_lengths, q_starts)
   _check_kinds(*arrays, kv_scales)
-  attention.check_rule(softcap, None)
+  arguments.softcap_and_blocks(softcap, None)
   _check_values(q_QKGH, pages_PSKh, page_table, kv_lengths, q_starts)
   impl = _choose(impl if q_QKGH.size else "reference", q_QKGH.dtype)
   _, K, _, H = q_QKGH.shape
@@ -115,8 +116,8 @@ def _window(window: Any) -> Any:
     return EVERYTHING
   if np.ndim(window):
     raise ValueError(f"window is {np.shape(window)}; it is one integer")
-  plain, window_1 = attention.windowed(window, 1)
-  return plain if window_1 is None else window_1[0]
+  static, window_1 = arguments.window_of(window, 1)
+  return static if window_1 is None else window_1[0]
 
 
 def _choose(impl: str | None, dtype: Any) -> str:
@@ -124,12 +125,7 @@ def _choose(impl: str | None, dtype: Any) -> str:
     raise ValueError(
       'impl is "hopper", which has no ragged_paged_attention: use impl="xla"'
     )
-  name = mask.choose(impl, ("reference", "xla", "tpu"))
-  if name == "tpu" and dtype == jnp.float16:  # Mosaic does not load it
-    if impl is not None:
-      raise ValueError("q_QKGH is float16; impl='tpu' takes bf16 and fp32")
-    return "xla"
-  return name
+  return arguments.choose(impl, ("reference", "xla", "tpu"), dtype)
 
 
 def _beside(k_QKH, v_QKH, kv_scales, pages_PSKh) -> jax.Array:
@@ -181,26 +177,14 @@ def reference(batch: Batch) -> jax.Array:
     "precision": jax.lax.Precision.HIGHEST,
   }
   s_QKGS = jnp.einsum("QKGH,QSKH->QKGS", batch.q_QKGH, k_QSKH, **exact)
-  s_QKGS = _capped(s_QKGS * batch.scale_K[None, :, None, None], batch.softcap)
+  s_QKGS = capped(s_QKGS * batch.scale_K[None, :, None, None], batch.softcap)
   s_QKGS = jnp.where(seen_QS[:, None, None], s_QKGS, -jnp.inf)
-  p_QKGS = jnp.exp(s_QKGS - _finite(s_QKGS.max(-1))[..., None])
-  l_QKG1 = _some(p_QKGS.sum(-1))[..., None]
+  p_QKGS = jnp.exp(s_QKGS - finite(s_QKGS.max(-1))[..., None])
+  l_QKG1 = some(p_QKGS.sum(-1))[..., None]
   p_QKGS = (p_QKGS / l_QKG1).astype(v_QSKH.dtype)
   o_QKGH = jnp.einsum("QKGS,QSKH->QKGH", p_QKGS, v_QSKH, **exact)
   o_QKGH = o_QKGH * batch.v_scale_K[None, :, None, None]
   return o_QKGH.astype(batch.q_QKGH.dtype)
-
-
-def _capped(s: jax.Array, softcap: float | None) -> jax.Array:
-  return s if softcap is None else softcap * jnp.tanh(s / softcap)
-
-
-def _finite(high: jax.Array) -> jax.Array:
-  return jnp.where(jnp.isneginf(high), 0, high)
-
-
-def _some(total: jax.Array) -> jax.Array:
-  return jnp.where(total == 0, 1, total)
 
 
 def xla(batch: Batch) -> jax.Array:
@@ -248,10 +232,10 @@ def _attend(batch: Batch, item: Items, queries: int) -> jax.Array:
     v_SKH = jnp.where(seen_qS.any(0)[:, None, None], v_SKH, 0)
     s_KGqS = jnp.einsum("qKGH,SKH->KGqS", q_qKGH, k_SKH, **exact)
     s_KGqS = s_KGqS * batch.scale_K[:, None, None, None]
-    s_KGqS = _capped(s_KGqS, batch.softcap)
+    s_KGqS = capped(s_KGqS, batch.softcap)
     s_KGqS = jnp.where(seen_qS[None, None], s_KGqS, -jnp.inf)
     new_KGq = jnp.maximum(m_KGq, s_KGqS.max(-1))
-    high_KGq = _finite(new_KGq)
+    high_KGq = finite(new_KGq)
     p_KGqS = jnp.exp(s_KGqS - high_KGq[..., None])
     fade_KGq = jnp.exp(m_KGq - high_KGq)
     l_KGq = l_KGq * fade_KGq + p_KGqS.sum(-1)
@@ -265,7 +249,7 @@ def _attend(batch: Batch, item: Items, queries: int) -> jax.Array:
   high = (high + pages * S - 1) // (pages * S)
   _, l_KGq, o_KGqH = jax.lax.fori_loop(low, high, body, carry)
   o_KGqH = o_KGqH * batch.v_scale_K[:, None, None, None]
-  o_KGqH = o_KGqH / _some(l_KGq)[..., None]
+  o_KGqH = o_KGqH / some(l_KGq)[..., None]
   return o_KGqH.transpose(2, 0, 1, 3).astype(q_qKGH.dtype)
 
 
@@ -277,8 +261,7 @@ def _check_shapes(q, k, v, pages, table, lengths, starts) -> None:
     )
   Q, K, _, H = q.shape
   for name, x in (("k_QKH", k), ("v_QKH", v)):
-    if x.shape != (Q, K, H):
-      raise ValueError(f"{name} is {x.shape}, q_QKGH {q.shape}: Q, K, H differ")
+    arguments.shaped(name, x, (Q, K, H), "q_QKGH", q)
   P, S = pages.shape[:2]
   shape = _pages_shape(P, S, K, H, pages.dtype)
   if pages.shape != shape:
@@ -289,28 +272,17 @@ def _check_shapes(q, k, v, pages, table, lengths, starts) -> None:
   B = jnp.shape(lengths)
   if len(B) != 1 or B[0] == 0:
     raise ValueError(f"kv_lengths is {B}; it is [B], and B is not 0")
-  if len(jnp.shape(table)) != 2 or jnp.shape(table)[0] != B[0]:
-    raise ValueError(f"page_table is {jnp.shape(table)}, kv_lengths {B}")
-  if jnp.shape(starts) != (B[0] + 1,):
-    raise ValueError(
-      f"q_starts is {jnp.shape(starts)}, kv_lengths {B}: it has one more"
-    )
-  for name, x in (
-    ("page_table", table),
-    ("kv_lengths", lengths),
-    ("q_starts", starts),
-  ):
-    if not jnp.issubdtype(jnp.result_type(x), jnp.integer):
-      raise ValueError(f"{name} is {jnp.result_type(x)}, not an integer")
+  beside = "kv_lengths", lengths
+  arguments.shaped("page_table", table, (*B, *jnp.shape(table)[1:2]), *beside)
+  arguments.shaped("q_starts", starts, (B[0] + 1,), *beside)
+  arguments.integers("page_table", table)
+  arguments.integers("kv_lengths", lengths)
+  arguments.integers("q_starts", starts)
 
 
 def _check_kinds(q, k, v, pages, kv_scales) -> None:
   """Raises ValueError where dtypes or the scales do not fit."""
-  if not jnp.issubdtype(q.dtype, jnp.floating):
-    raise ValueError(f"q_QKGH is {q.dtype}, not floating")
-  for name, x in (("k_QKH", k), ("v_QKH", v)):
-    if x.dtype != q.dtype:
-      raise ValueError(f"{name} is {x.dtype}, q_QKGH {q.dtype}")
+  arguments.alike("q_QKGH", q, k_QKH=k, v_QKH=v)
   quantized = jnp.dtype(pages.dtype).name in QUANTIZED
   if not quantized and pages.dtype != q.dtype:
     raise ValueError(f"pages_PSKh is {pages.dtype}, q_QKGH {q.dtype}")

@@ -25,8 +25,8 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from kernels.decode_tpu import LANES, LOG2E, NEVER, accumulate, across, dot
 from kernels.ragged_batch import Batch, Items, cut, places
+from kernels.tpu import LANES, LOG2E, NEVER, accumulate, across, dot
 
 BLOCK_BYTES = 2**20  # of pages, in the queries' dtype
 SLOT_BYTES = 2**22  # of blocks, in all slots
@@ -422,7 +422,7 @@ def _one(shape: _Shape, r: _Refs, item, slot, start, edge: bool):
   kv = _load(shape, r, item, slot, start, edge)
   kv = kv.reshape(shape.block * shape.heads, shape.h)
   q = r.q[jax.lax.rem(item, 2)][:, 0].reshape(R, shape.features)
-  s = dot(q, kv[:, : shape.features], 1)
+  s = dot(q, kv[:, : shape.features], (1, 1))
   s = _capped(shape, s * r.scale_of_row[...]) + r.bias[...]
   if edge:
     token = start + r.token_of_column[...]
@@ -440,7 +440,7 @@ def _many(shape: _Shape, r: _Refs, item, slot, start, edge: bool):
   def one(head, _):
     q = r.q[jax.lax.rem(item, 2), head].reshape(shape.rows, shape.features)
     k = r.turned[head, :, : shape.features]
-    s = _capped(shape, dot(q, k, 1) * r.scale[head])
+    s = _capped(shape, dot(q, k, (1, 1)) * r.scale[head])
     if edge:
       row = r.position[item] + r.token_of_row[...]
       key = start + jax.lax.broadcasted_iota(jnp.int32, (1, shape.block), 1)

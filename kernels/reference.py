@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.mask import Limits, Rule, visible
+from kernels.softmax import capped, finite
 
 
 def _scores(q_BTKGH: jax.Array, k_BSKH: jax.Array, rule: Rule) -> jax.Array:
@@ -20,12 +21,6 @@ def _scores(q_BTKGH: jax.Array, k_BSKH: jax.Array, rule: Rule) -> jax.Array:
   )
 
 
-def _capped(s_BKGTS: jax.Array, rule: Rule) -> jax.Array:
-  if rule.softcap is None:
-    return s_BKGTS
-  return rule.softcap * jnp.tanh(s_BKGTS / rule.softcap)
-
-
 def forward(
   q_BTKGH: jax.Array,
   k_BSKH: jax.Array,
@@ -38,7 +33,7 @@ def forward(
   del interpret
   T, S = q_BTKGH.shape[1], k_BSKH.shape[1]
   seen_BTS = visible(T, S, rule, limits)[:, None, None]
-  s_BKGTS = _capped(_scores(q_BTKGH, k_BSKH, rule), rule)
+  s_BKGTS = capped(_scores(q_BTKGH, k_BSKH, rule), rule.softcap)
   s_BKGTS = jnp.where(seen_BTS, s_BKGTS, -jnp.inf)
   lse_BKGT = jax.nn.logsumexp(s_BKGTS, axis=-1)
   p_BKGTS = _weights(s_BKGTS, lse_BKGT)
@@ -54,9 +49,7 @@ def forward(
 
 def _weights(s_BKGTS: jax.Array, lse_BKGT: jax.Array) -> jax.Array:
   """exp(s - lse), and 0 where nothing is seen and lse is -inf."""
-  empty_BKGT = jnp.isneginf(lse_BKGT)
-  safe_BKGT = jnp.where(empty_BKGT, 0, lse_BKGT)
-  return jnp.exp(s_BKGTS - safe_BKGT[..., None])
+  return jnp.exp(s_BKGTS - finite(lse_BKGT)[..., None])
 
 
 def backward(
@@ -75,7 +68,7 @@ def backward(
   T, S = q_BTKGH.shape[1], k_BSKH.shape[1]
   seen_BTS = visible(T, S, rule, limits)[:, None, None]
   raw_BKGTS = _scores(q_BTKGH, k_BSKH, rule)
-  s_BKGTS = jnp.where(seen_BTS, _capped(raw_BKGTS, rule), -jnp.inf)
+  s_BKGTS = jnp.where(seen_BTS, capped(raw_BKGTS, rule.softcap), -jnp.inf)
   p_BKGTS = _weights(s_BKGTS, lse_BTKG.transpose(0, 2, 3, 1))
   wide, low = s_BKGTS.dtype, q_BTKGH.dtype
 

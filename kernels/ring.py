@@ -29,9 +29,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kernels import attention
+from kernels import arguments, attention
 from kernels.mask import Blocks, Limits, Rule
-from kernels.merge import merge
+from kernels.softmax import merge
 
 LAYOUTS = ("zigzag", "contiguous")
 
@@ -126,8 +126,8 @@ def ring_attention(
     raise ValueError(f"q has shape {q_BTKGH.shape}; a zigzag's T is even")
   # Where all see all, positions do not matter, nor does the layout.
   chunks = 2 if layout == "zigzag" and (causal or window is not None) else 1
-  attention.check_rule(softcap, blocks)
-  static_window, window_B = attention.windowed(window, B)
+  arguments.softcap_and_blocks(softcap, blocks)
+  static_window, window_B = arguments.window_of(window, B)
   factor = H**-0.5 if scale is None else scale
   rule = Rule(causal, factor, softcap, static_window, 0, blocks)
   module = attention.implementation(impl, q_BTKGH.dtype)

@@ -1,7 +1,4 @@
-"""A row's keys in parts that are read at the same time: FlashDecoding.
-
-Which keys a part has, and how attention over the parts is joined.
-"""
+"""A row's keys in parts that are read at the same time: FlashDecoding."""
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +17,3 @@ def bounds(
   first_sB = jnp.minimum(first_sB, end_B[None])
   end_sB = jnp.minimum(first_sB + step_B[None], end_B[None])
   return first_sB.astype(jnp.int32), end_sB.astype(jnp.int32)
-
-
-def join(o: jax.Array, lse: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Returns `merge` of all parts, [splits, ...], at once; no part is NaN."""
-  high = lse.max(0)
-  high = jnp.where(jnp.isneginf(high), 0, high)
-  weight = jnp.exp(lse - high[None])
-  total = weight.sum(0)
-  some = jnp.where(total == 0, 1, total)
-  o = (weight[..., None] * o).sum(0) / some[..., None]
-  return o, jnp.where(total == 0, -jnp.inf, high + jnp.log(some))

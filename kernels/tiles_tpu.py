@@ -17,9 +17,10 @@ import numpy as np
 from jax.experimental import pallas as pl
 
 from kernels import mask
+from kernels.layout import pad
 from kernels.mask import Limits, Rule
+from kernels.tpu import LANES
 
-LANES = 128
 ROWS = 1024  # G * q, the rows of a tile
 KEYS = 1024  # kv, its columns
 WORDS = 1 << 17  # of the table: scalar memory holds 1 MiB
@@ -77,13 +78,6 @@ class Entry(NamedTuple):
 
 def _up(x: int, to: int) -> int:
   return -(-x // to) * to
-
-
-def padded(x: jax.Array, axis: int, block: int, **how: Any) -> jax.Array:
-  """Pads an axis to a multiple of `block`, as `jnp.pad` does."""
-  widths = [(0, 0)] * x.ndim
-  widths[axis] = (0, -x.shape[axis] % block)
-  return jnp.pad(x, widths, **how) if widths[axis][1] else x
 
 
 def choose(q_BTKGH, k_BSKH, rule: Rule, limits: Limits, back: bool) -> Plan:
@@ -166,7 +160,7 @@ def _seen(plan: Plan, limits: Limits) -> tuple[Any, Any]:
 
 def _spans(segments_BT: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
   """Returns each block's least and greatest segment, [B, blocks]."""
-  ids_BT = padded(segments_BT, 1, block, mode="edge")
+  ids_BT = pad(segments_BT, 1, block, mode="edge")
   ids = ids_BT.reshape(ids_BT.shape[0], -1, block)
   return ids.min(-1), ids.max(-1)
 
@@ -267,13 +261,13 @@ def block(plan: Plan, shape: tuple[int | None, ...], where: str):
 
 def head_major(plan: Plan, x: jax.Array, **how: Any) -> jax.Array:
   """[B, T, K, G, ..] to [B * K, G, T, ..], padded to whole tiles."""
-  x = padded(jnp.moveaxis(x, 1, 3), 3, plan.q, **how)
+  x = pad(jnp.moveaxis(x, 1, 3), 3, plan.q, **how)
   return x.reshape(plan.B * plan.K, *x.shape[2:])
 
 
 def head_major_keys(plan: Plan, x_BSKH: jax.Array) -> jax.Array:
   """[B, S, K, H] to [B * K, S, H], padded to whole tiles."""
-  x_BKSH = padded(x_BSKH.swapaxes(1, 2), 2, plan.kv)
+  x_BKSH = pad(x_BSKH.swapaxes(1, 2), 2, plan.kv)
   return x_BKSH.reshape(plan.B * plan.K, *x_BKSH.shape[2:])
 
 

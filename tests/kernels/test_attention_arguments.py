@@ -43,12 +43,12 @@ def test_merge_wants_parts_of_one_shape():
 
 BAD = {
   "q is": lambda a: {"q": a["q"][0]},
-  "k has shape": lambda a: {"k": a["k"][:, :, :1]},
-  "v has shape": lambda a: {"v": a["v"][:, :5]},
+  "k is": lambda a: {"k": a["k"][:, :, :1]},
+  "v is": lambda a: {"v": a["v"][:, :5]},
   "v is bfloat16": lambda a: {"v": a["v"].astype(jnp.bfloat16)},
   "q is int32": lambda a: {"q": a["q"].astype(jnp.int32)},
   "give both": lambda a: {"q_segments_BT": SEGMENTS},
-  "kv_segments_BS has shape": lambda a: {
+  "kv_segments_BS is": lambda a: {
     "q_segments_BT": SEGMENTS,
     "kv_segments_BS": SEGMENTS[:, :3],
   },
@@ -56,7 +56,7 @@ BAD = {
     "q_segments_BT": SEGMENTS * 1.0,
     "kv_segments_BS": SEGMENTS,
   },
-  "sinks has shape": lambda a: {"sinks": jnp.zeros(4)},
+  "sinks is .4,": lambda a: {"sinks": jnp.zeros(4)},
   "window is 0": lambda a: {"window": 0},
   "window has shape": lambda a: {"window": jnp.ones(3, jnp.int32)},
   "q_offset is float32": lambda a: {"q_offset": jnp.ones(2)},
@@ -67,6 +67,7 @@ BAD = {
   "sinks is int32": lambda a: {"sinks": jnp.zeros((2, 2), jnp.int32)},
   "at least one token": lambda a: {"blocks": Blocks(0, 1, 1, 1)},
   "one of reference": lambda a: {"impl": "triton"},
+  "q is float32; impl='hopper'": lambda a: {"impl": "hopper"},
 }
 
 

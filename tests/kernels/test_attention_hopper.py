@@ -190,9 +190,3 @@ def test_a_walk_visits_each_block_once_and_the_whole_ones_first(bounds):
   whole = list(range(full_low, full_high))
   assert walked[: len(whole)] == whole
   assert sorted(walked) == list(range(low, high))
-
-
-def test_float32_and_mixed_types_are_refused():
-  q, k, v, _ = draw(64, 64, 64, 1, dtype=jnp.float32)
-  with pytest.raises(ValueError, match="impl='xla'"):
-    attention_hopper.forward(q, k, v, Rule(True, 0.125), Limits())

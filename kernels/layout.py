@@ -1,12 +1,22 @@
-"""All KV heads in one product: each query in its own head's share of features.
+"""How operands lie: whole tiles, and all KV heads of a token side by side.
 
 A cache [B, S, K, H] is [B, S, K * H] for free, while a product head by head
-makes compilers lay it out anew. The price is K times the operations, of which
+makes compilers lay it out anew. With each query in its own head's share of the
+features one product serves all heads, for K times the operations, of which
 decoding has few.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+
+
+def pad(x: jax.Array, axis: int, multiple: int, **how: Any) -> jax.Array:
+  """Pads an axis at its end to a multiple, as `jnp.pad` does."""
+  widths = [(0, 0)] * x.ndim
+  widths[axis] = (0, -x.shape[axis] % multiple)
+  return jnp.pad(x, widths, **how) if widths[axis][1] else x
 
 
 def spread(q_BKGH: jax.Array) -> jax.Array:

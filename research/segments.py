@@ -26,3 +26,18 @@ def total(x_BT: jax.Array, segments_BT: jax.Array) -> jax.Array:
     x_BT.reshape(-1), ids_BT.reshape(-1), num_segments=B * (T + 1)
   )
   return jnp.where(segments_BT > 0, sums[ids_BT], 0)
+
+
+def later(x_BT: jax.Array, segments_BT: jax.Array) -> jax.Array:
+  """Returns each token's sum of x over the tokens behind it in its segment."""
+
+  def add(behind, here):
+    (a, a_ends), (b, b_ends) = behind, here
+    return jnp.where(b_ends, b, a + b), a_ends | b_ends
+
+  last_BT = segments_BT != jnp.roll(segments_BT, -1, axis=1)
+  last_BT = last_BT.at[:, -1].set(True)
+  sums_BT, _ = jax.lax.associative_scan(
+    add, (x_BT, last_BT), reverse=True, axis=1
+  )
+  return jnp.where(segments_BT > 0, sums_BT - x_BT, 0)

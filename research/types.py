@@ -78,7 +78,31 @@ class Sampled:
   logprobs_BT: jax.Array | None = None
 
 
-Signal = Dense | Sampled
+@struct.dataclass
+class Sparse:
+  """A teacher's C likeliest next tokens, and the log of all others' mass.
+
+  `tail_BT` is -inf where the candidates are the whole vocabulary.
+  """
+
+  ids_BTC: jax.Array
+  logprobs_BTC: jax.Array
+  tail_BT: jax.Array
+
+
+@struct.dataclass
+class Written:
+  """A teacher's distribution along what was written, and what that was.
+
+  `targets_BT[t]` is token `t+1`; the segments are the packed rows' own.
+  """
+
+  teacher: Dense
+  targets_BT: jax.Array
+  segments_BT: jax.Array
+
+
+Signal = Dense | Sampled | Sparse | Written
 
 
 @struct.dataclass

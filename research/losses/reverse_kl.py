@@ -6,9 +6,8 @@ every token answers for itself alone.
 """
 
 import jax
-import jax.numpy as jnp
 
-import kernels
+from research import divergence
 from research.types import Dense
 
 
@@ -16,23 +15,5 @@ def loss(
   student: Dense, signal: Dense, weights_BT: jax.Array, *, block: int = 512
 ) -> tuple[jax.Array, jax.Array, dict]:
   """Returns (sum, denominator, metrics); mode-seeking, 0 only at q = p."""
-
-  def f(logits_QV, teacher_QE):
-    q_QV = jax.nn.log_softmax(logits_QV)
-    p_QV = signal.log_probs(teacher_QE)
-    weight_QV = jnp.exp(q_QV)
-    gap_QV = jnp.where(weight_QV > 0, q_QV - p_QV, 0)
-    entropy_Q = -jnp.where(weight_QV > 0, weight_QV * q_QV, 0).sum(-1)
-    return (weight_QV * gap_QV).sum(-1), entropy_Q
-
-  kl_BT, entropy_BT = kernels.map_tokens(
-    f,
-    student.hidden_BTE,
-    student.unembed_VE,
-    signal.hidden_BTE,
-    block=block,
-    softcap=student.softcap,
-  )
-  denominator = weights_BT.sum()
-  entropy = ((weights_BT * entropy_BT).sum(), denominator)
-  return (weights_BT * kl_BT).sum(), denominator, {"entropy": entropy}
+  f = lambda q_QV, p_QV: divergence.kl(q_QV, p_QV)
+  return divergence.total(f, student, signal, weights_BT, block=block)

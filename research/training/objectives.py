@@ -1,5 +1,7 @@
 """What a train step minimises: a model's forward joined to a loss."""
 
+import dataclasses
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ from research import segments
 from research.models import transformer
 from research.models.config import Model
 from research.training.step import Objective
-from research.types import Batch, Dense, Policy, Sampled
+from research.types import Batch, Dense, Policy, Sampled, Written
 
 
 def speak(
@@ -33,6 +35,11 @@ def speak(
   return Dense(hidden_BTE, unembed_VE, model.logit_softcap)
 
 
+def listens_to(loss: Callable[..., Any]) -> Any:
+  """Returns the type of signal that a loss declares, behind a partial too."""
+  return typing.get_type_hints(getattr(loss, "func", loss))["signal"]
+
+
 def imitation(
   model: Model, loss: Callable[..., Any], mesh: Mesh | None = None
 ) -> Objective:
@@ -52,15 +59,34 @@ def matching(
   teacher: Model,
   loss: Callable[..., Any],
   mesh: Mesh | None = None,
+  *,
+  tokens: int | None = None,
 ) -> Objective:
   """Distillation from a teacher's own distribution, frozen beside the student.
 
   Inputs are a Batch; who wrote it (teacher or student) is the caller's choice.
+  Both speak over the first `tokens` ids, those that both tokenizers have:
+  published sizes of one family pad the vocabulary differently. None means all.
+
+  Raises:
+    ValueError: the vocabularies differ, and what they share is not said.
   """
+  if tokens is None and model.vocab != teacher.vocab:
+    raise ValueError(
+      f"the student has {model.vocab} rows and the teacher {teacher.vocab}: "
+      "say how many tokens they share (research.data.text.shared_tokens)"
+    )
+
+  def over(distribution: Dense) -> Dense:
+    unembed_VE = distribution.unembed_VE[:tokens]
+    return dataclasses.replace(distribution, unembed_VE=unembed_VE)
 
   def objective(params, frozen, batch: Batch):
-    student = speak(model, params, batch, mesh)
-    signal = jax.lax.stop_gradient(speak(teacher, frozen, batch, mesh))
+    student = over(speak(model, params, batch, mesh))
+    signal = jax.lax.stop_gradient(over(speak(teacher, frozen, batch, mesh)))
+    if listens_to(loss) is Written:
+      targets_BT = segments.next_tokens(batch.tokens_BT)
+      signal = Written(signal, targets_BT, batch.segments_BT)
     return loss(student, signal, batch.weights_BT)
 
   return objective
@@ -72,10 +98,12 @@ def policy_gradient(
   *,
   temperature: float,
   mesh: Mesh | None = None,
+  block: int = 512,
 ) -> Objective:
   """Reinforcement: inputs are (trajectory, advantage_BT).
 
-  The policy is scored at the temperature that it was sampled at.
+  The policy is scored at the temperature that it was sampled at, `block` tokens
+  at a time (see `kernels.map_tokens`).
   """
 
   def objective(params, frozen, inputs):
@@ -88,6 +116,7 @@ def policy_gradient(
       segments.next_tokens(trajectory.tokens_BT),
       temperature=temperature,
       softcap=student.softcap,
+      block=block,
     )
     policy = Policy(logprobs_BT, entropy_BT)
     return loss(policy, trajectory, advantage_BT)

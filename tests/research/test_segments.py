@@ -25,3 +25,16 @@ def test_starts_and_next_tokens():
   np.testing.assert_array_equal(starts, [[1, 0, 1, 0, 0, 0]])
   following = segments.next_tokens(jnp.array([[5, 6, 7]]))
   np.testing.assert_array_equal(following[:, :2], [[6, 7]])
+
+
+def test_what_is_later_is_summed_within_a_segment():
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(3, 9)).astype(np.float32)
+  ids = np.array([[1] * 4 + [2] * 5, [1] * 3 + [0] * 6, [1, 2, 3] * 3])
+  ids[2] = np.sort(ids[2])
+  expected = np.zeros_like(x)
+  for b, t in np.ndindex(x.shape):
+    later = [s for s in range(t + 1, 9) if ids[b, s] == ids[b, t] > 0]
+    expected[b, t] = x[b, later].sum()
+  found = segments.later(jnp.asarray(x), jnp.asarray(ids))
+  np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -1,0 +1,135 @@
+"""What a student and a teacher of two vocabularies say to one another."""
+
+import dataclasses
+import functools
+import importlib
+import math
+import pkgutil
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import research.losses
+from research.algorithms import grpo
+from research.losses import forward_kl
+from research.models import presets, transformer
+from research.training import objectives
+from research.types import Batch, Dense, Sampled, Trajectory
+
+SHARED = 5  # of the student's 6 rows and the teacher's 8
+STUDENT = presets.make("tiny", vocab=6)
+TEACHER = presets.make("tiny", vocab=8, tied=False, width=32)
+
+
+def batch():
+  ids = jax.random.randint(jax.random.key(0), (2, 9), 0, SHARED)
+  positions = jnp.broadcast_to(jnp.arange(9)[None], (2, 9))
+  weights = jnp.ones((2, 9)).at[:, -1].set(0)
+  return Batch(ids, weights, positions, jnp.ones((2, 9), jnp.int32))
+
+
+def value_and_grad(teacher_params, tokens=SHARED):
+  objective = objectives.matching(
+    STUDENT, TEACHER, forward_kl.loss, tokens=tokens
+  )
+  student = transformer.init(STUDENT, jax.random.key(1))
+  total = lambda p: objective(p, teacher_params, batch())[0]
+  return jax.value_and_grad(total)(student)
+
+
+def test_rows_that_pad_a_vocabulary_say_nothing():
+  teacher = transformer.init(TEACHER, jax.random.key(2))
+  value, grads = value_and_grad(teacher)
+  loud = teacher["unembed_VD"].at[SHARED:].set(9.0)
+  again, same = value_and_grad(teacher | {"unembed_VD": loud})
+  np.testing.assert_array_equal(value, again)
+  jax.tree.map(np.testing.assert_array_equal, grads, same)
+  assert value > 0 and not np.any(grads["embed_VD"][SHARED:])
+  other, _ = value_and_grad(
+    teacher | {"unembed_VD": teacher["unembed_VD"].at[0].set(9.0)}
+  )
+  assert abs(other - value) > 1e-3
+
+
+def test_two_vocabularies_want_to_know_what_they_share():
+  with pytest.raises(ValueError, match="6 rows and the teacher 8"):
+    objectives.matching(STUDENT, TEACHER, forward_kl.loss)
+  same = dataclasses.replace(TEACHER, vocab=6)
+  objectives.matching(STUDENT, same, forward_kl.loss)
+
+
+WIDE = presets.make("tiny", vocab=1000, width=32, mlp=64)
+B, T = 4, 32
+LOSSES = {
+  m.name: importlib.import_module(f"research.losses.{m.name}").loss
+  for m in pkgutil.iter_modules(research.losses.__path__)
+}
+
+
+def inner_jaxprs(jaxpr):
+  for equation in jaxpr.eqns:
+    for value in jax.tree.leaves(
+      list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+    ):
+      value = getattr(value, "jaxpr", value)
+      if hasattr(value, "eqns"):
+        yield value
+
+
+def most_made(f, *args):
+  def walk(jaxpr):
+    sizes = [math.prod(v.aval.shape) for e in jaxpr.eqns for v in e.outvars]
+    return max([0, *sizes, *map(walk, inner_jaxprs(jaxpr))])
+
+  return walk(jax.make_jaxpr(f)(*args).jaxpr)
+
+
+def trained_by(name):
+  """(objective, frozen, inputs) of one of the losses, eight tokens a block."""
+  shape = jnp.zeros((B, T), jnp.int32)
+  batch = Batch(shape, shape * 1.0, shape, shape + 1)
+  if name == "grpo":
+    values = shape * 1.0
+    trajectory = Trajectory(
+      shape, shape, shape + 1, values, values, values, shape, values, shape
+    )
+    objective = objectives.policy_gradient(
+      WIDE, grpo.loss, temperature=1.0, block=8
+    )
+    return objective, None, (trajectory, values)
+  loss = functools.partial(LOSSES[name], block=8)
+  if typing.get_type_hints(LOSSES[name])["signal"] is Sampled:
+    return objectives.imitation(WIDE, loss), None, batch
+  teacher = transformer.init(WIDE, jax.random.key(4))
+  return objectives.matching(WIDE, WIDE, loss), teacher, batch
+
+
+def heard_by(kind):
+  hints = {n: typing.get_type_hints(f)["signal"] for n, f in LOSSES.items()}
+  return [n for n in hints if hints[n] is kind]
+
+
+# sampled_reverse_kl's log-probabilities come with its own stage's batches.
+@pytest.mark.parametrize("name", ["grpo", "supervised", *heard_by(Dense)])
+def test_no_trainer_makes_all_logits(name):
+  objective, frozen, inputs = trained_by(name)
+  params = transformer.init(WIDE, jax.random.key(3))
+  total = lambda p: objective(p, frozen, inputs)[0]
+  assert most_made(jax.grad(total), params) < B * T * WIDE.vocab / 2
+
+
+def test_all_logits_would_be_seen():
+  """The dense way, made on purpose, is what the test above looks for."""
+  params = transformer.init(WIDE, jax.random.key(3))
+
+  def dense(params):
+    batch = trained_by("supervised")[2]
+    said = objectives.speak(WIDE, params, batch)
+    return jax.nn.logsumexp(said.log_probs(said.hidden_BTE[0])).sum() + (
+      jnp.einsum("BTE,VE->BTV", said.hidden_BTE, said.unembed_VE).sum()
+    )
+
+  assert most_made(jax.grad(dense), params) >= B * T * WIDE.vocab

@@ -61,6 +61,10 @@ oracle:  ## Ask transformers anew, in .venv-torch (Python 3.11, CPU torch)
 	.venv-torch/bin/python -m pip install --quiet \
 	  --disable-pip-version-check --requirement tests/oracle/requirements.txt
 	.venv-torch/bin/python tests/oracle/worker.py make tests/golden/huggingface
+	.venv-torch/bin/python tests/oracle/templates_worker.py make \
+	  tests/golden/templates
+	.venv-torch/bin/python tests/oracle/trl_worker.py \
+	  tests/golden/trl_distillation.json
 
 golden: $(READY)  ## Rewrite tests/golden: read the diff before you commit
 	$(BIN)/pytest --golden

@@ -4,26 +4,22 @@ Token ids travel from here on; nothing downstream decodes and encodes again,
 because that drifts (a sampled `a`,`b` comes back as the merged `ab`).
 """
 
+import codecs
 import dataclasses
-import hashlib
-import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import tokenizers
+
+from research.data import hf_tokenizer, template
+from research.data.template import Message
 
 ROLES = ("system", "user", "assistant")
-START, END = "<|im_start|>", "<|im_end|>"
-# Where a file declares no padding, the first of these that it knows pads.
-PADS = ("<|endoftext|>", "<|finetune_right_pad_id|>", "<pad>", "[PAD]")
-
-Message = Mapping[str, str]
 
 
 class Tokenizer(Protocol):
-  """Text to token ids and back, and the marks that delimit a turn."""
+  """Text to token ids and back, and how a conversation is laid out."""
 
   @property
   def name(self) -> str:
@@ -32,7 +28,7 @@ class Tokenizer(Protocol):
 
   @property
   def size(self) -> int:
-    """One more than the largest id."""
+    """One more than the largest id that text, turns or padding can have."""
     ...
 
   @property
@@ -42,33 +38,47 @@ class Tokenizer(Protocol):
 
   @property
   def end(self) -> int:
-    """Closes a turn; a sampler stops at it."""
+    """Closes the assistant's turn: the first of `stops`."""
+    ...
+
+  @property
+  def stops(self) -> tuple[int, ...]:
+    """The ids at each of which a sampler stops."""
     ...
 
   @property
   def bos(self) -> int | None:
-    """Opens a conversation, where the vocabulary has such a token."""
+    """Opens a conversation, where it has such a token."""
     ...
 
   @property
-  def after_end(self) -> tuple[int, ...]:
-    """Follows `end` between turns."""
+  def prefill(self) -> str:
+    """What `render(..., generate=True)` writes in the assistant's name.
+
+    The assistant's text is this and what a sampler writes behind it.
+    """
     ...
 
   def encode(self, text: str) -> list[int]:
     """Ids of plain text; never a special id, whatever the text says."""
     ...
 
-  def decode(self, ids: Iterable[int]) -> str:
-    """Text of ids: specials are spelled, what is no text is U+FFFD."""
+  def piece(self, i: int) -> bytes:
+    """The bytes that an id stands for; 0xFF, in no text, for no text."""
     ...
 
-  def opening(self, role: str) -> list[int]:
-    """Ids that open a turn of `role`."""
+  def tokens(self) -> dict[int, str]:
+    """Every id's token, spelled."""
+    ...
+
+  def lay_out(
+    self, messages: Sequence[Message], generate: bool
+  ) -> list[tuple[list[int], int]]:
+    """Pieces of a conversation: ids, and 1 where they are the assistant's."""
     ...
 
   def fingerprint(self) -> str:
-    """SHA-256 of the id to token map and the specials."""
+    """SHA-256 of the id to token map, the specials and the template."""
     ...
 
 
@@ -81,78 +91,50 @@ class ByteTokenizer:
   end: int = 259
   pad: int = 260
   bos: None = None
+  prefill: str = ""
   after_end: tuple[int, ...] = ()
+
+  @property
+  def stops(self) -> tuple[int, ...]:
+    """`end` alone."""
+    return (self.end,)
 
   def encode(self, text: str) -> list[int]:
     """The UTF-8 bytes of `text`."""
     return list(text.encode("utf-8"))
 
-  def decode(self, ids: Iterable[int]) -> str:
-    """Text of the bytes; specials and broken sequences become U+FFFD."""
-    # 0xFF is in no UTF-8 text
-    data = bytes(int(i) if 0 <= i < 256 else 0xFF for i in ids)
-    return data.decode("utf-8", errors="replace")
+  def piece(self, i: int) -> bytes:
+    """The byte; specials are no text."""
+    return bytes([i]) if 0 <= i < 256 else hf_tokenizer.NO_TEXT
+
+  def tokens(self) -> dict[int, str]:
+    """The bytes in hexadecimal, and what the specials stand for."""
+    turns = {256 + i: role for i, role in enumerate(ROLES)}
+    data = {i: bytes([i]).hex() for i in range(256)}
+    return data | turns | {self.end: "end", self.pad: "pad"}
 
   def opening(self, role: str) -> list[int]:
     """The one token 256, 257 or 258 that opens a turn."""
     return [256 + ROLES.index(role)]
 
-  def fingerprint(self) -> str:
-    """SHA-256 of the id to token map and the specials."""
-    tokens = {i: bytes([i]).hex() for i in range(256)}
-    return _digest(tokens, specials(self))
-
-
-@dataclasses.dataclass(frozen=True)
-class FileTokenizer:
-  """A `tokenizer.json` that knows `<|im_start|>` and `<|im_end|>`."""
-
-  name: str
-  size: int
-  end: int
-  pad: int
-  bos: int | None
-  after_end: tuple[int, ...]
-  start: int
-  inner: tokenizers.Tokenizer
-
-  def encode(self, text: str) -> list[int]:
-    """Ids of plain text, without BOS; a special's spelling stays text."""
-    return self.inner.encode(text, add_special_tokens=False).ids
-
-  def decode(self, ids: Iterable[int]) -> str:
-    """Text of `ids`; specials are spelled, unknown ids become U+FFFD."""
-    runs: list[list[int]] = [[]]
-    for i in map(int, ids):
-      if self.inner.id_to_token(i) is None:
-        runs.append([])
-      else:
-        runs[-1].append(i)
-    spelled = [self.inner.decode(r, skip_special_tokens=False) for r in runs]
-    return "\ufffd".join(spelled)
-
-  def opening(self, role: str) -> list[int]:
-    """`<|im_start|>`, the role's name and a line break."""
-    return [self.start, *self.encode(f"{role}\n")]
+  def lay_out(
+    self, messages: Sequence[Message], generate: bool
+  ) -> list[tuple[list[int], int]]:
+    """Pieces of a conversation: ids, and 1 where they are the assistant's."""
+    return template.by_turns(self, messages, generate)
 
   def fingerprint(self) -> str:
     """SHA-256 of the id to token map and the specials."""
-    vocab = self.inner.get_vocab(with_added_tokens=True)
-    return _digest({i: token for token, i in vocab.items()}, specials(self))
-
-
-def specials(tokenizer: Tokenizer) -> dict[str, Any]:
-  """The structural ids of `tokenizer`, by purpose."""
-  turns = {role: tokenizer.opening(role) for role in ROLES}
-  rest = ("size", "pad", "end", "bos", "after_end")
-  return turns | {name: getattr(tokenizer, name) for name in rest}
+    return hf_tokenizer.digest(self.tokens(), dataclasses.asdict(self))
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-  """The tokenizer that `name` stands for: "bytes" or a tokenizer.json's path.
+  """The tokenizer of `name`: "bytes", or a tokenizer.json or its folder.
 
-  Raises FileNotFoundError for a missing file, ValueError for one that is not a
-  tokenizer or lacks the ChatML tokens.
+  The chat template and the stop tokens are read from the files beside it.
+  Raises FileNotFoundError for a missing file, ValueError for one that is broken
+  or of an unknown kind, and where neither a template nor ChatML's tokens say
+  how to lay out a conversation.
   """
   if name == "bytes":
     return ByteTokenizer()
@@ -164,62 +146,49 @@ def load_tokenizer(name: str) -> Tokenizer:
       f"{path}: no tokenizer there; give the path of a tokenizer.json, or "
       '"bytes", which needs no file'
     )
-  return _from_file(path)
+  return hf_tokenizer.load(path)
 
 
-def _from_file(path: pathlib.Path) -> FileTokenizer:
-  """Reads a tokenizer.json, its truncation and padding switched off."""
-  inner = _with_marked_specials(path)
-  pad = (inner.padding or {}).get("pad_id")
-  inner.no_padding()
-  inner.no_truncation()
-  # The templated ids of some text are [bos] + plain ids, or the plain ids.
-  templated = inner.encode("0", add_special_tokens=True).ids
-  plain = inner.encode("0", add_special_tokens=False).ids
-  has_bos = bool(plain) and templated[1 : 1 + len(plain)] == plain
-  ids = inner.get_vocab(with_added_tokens=True)
-  if pad is None:
-    pad = next((ids[token] for token in PADS if token in ids), ids[END])
-  return FileTokenizer(
-    name=str(path),
-    size=max(ids.values()) + 1,
-    start=ids[START],
-    end=ids[END],
-    pad=pad,
-    bos=templated[0] if has_bos else None,
-    after_end=tuple(inner.encode("\n", add_special_tokens=False).ids),
-    inner=inner,
-  )
+def decode(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
+  """Text of `ids`: specials are spelled, what is no text is U+FFFD."""
+  return show(tokenizer, ids, last=True)[0]
 
 
-def _with_marked_specials(path: pathlib.Path) -> tokenizers.Tokenizer:
-  """Loads `path` so that user text can never spell a structural token.
+def show(
+  tokenizer: Tokenizer,
+  ids: Iterable[int],
+  pending: bytes = b"",
+  *,
+  last: bool = False,
+) -> tuple[str, bytes]:
+  """The text that `ids` complete, and the bytes of a character yet to come.
 
-  The library keeps such text plain only for tokens marked special, and some
-  files leave `<|im_end|>` unmarked; so the marks are set here.
+  Give those bytes back with the next ids; the texts joined, the last one taken
+  with `last`, are the text of all ids. No character is ever shown in part.
   """
-  try:
-    spec = json.loads(path.read_text(encoding="utf-8"))
-    added = spec["added_tokens"]
-  except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(f"{path} is not a tokenizer.json: {error!r}") from error
-  missing = {START, END} - {token["content"] for token in added}
-  if missing:
-    raise ValueError(
-      f"{path} has no {' and no '.join(sorted(missing))} among its added "
-      'tokens; use a tokenizer with the ChatML tokens (Qwen\'s), or "bytes"'
-    )
-  for token in added:
-    token["special"] |= token["content"] in (START, END, *PADS)
-  inner = tokenizers.Tokenizer.from_str(json.dumps(spec))
-  inner.encode_special_tokens = True
-  return inner
+  read = pending + b"".join(tokenizer.piece(int(i)) for i in ids)
+  text, used = codecs.utf_8_decode(read, "replace", last)
+  return text, read[used:]
 
 
-def _digest(tokens: Mapping[int, str], marks: Mapping[str, Any]) -> str:
-  """SHA-256 of a vocabulary, independent of the order it was read in."""
-  text = json.dumps([sorted(tokens.items()), sorted(marks.items())])
-  return hashlib.sha256(text.encode()).hexdigest()
+def shared_rows(teacher: Tokenizer, student: Tokenizer) -> int:
+  """The rows of an embedding to which both tokenizers give the same tokens.
+
+  What a model has beyond them is padding: 151,936 and 152,064 rows may hold one
+  vocabulary. (A model may have fewer, where the last specials are unused.)
+  Raises ValueError naming the first id whose token differs.
+  """
+  taught, learned = teacher.tokens(), student.tokens()
+  rows = max(taught.keys() | learned.keys()) + 1
+  for i in range(rows):
+    if taught.get(i) != learned.get(i):
+      raise ValueError(
+        f"id {i} is {taught.get(i)!r} to the teacher's tokenizer "
+        f"{teacher.name!r} and {learned.get(i)!r} to the student's "
+        f"{student.name!r}: distributions over different tokens cannot be "
+        "compared; use a teacher and a student of one vocabulary"
+      )
+  return rows
 
 
 class Rendered(NamedTuple):
@@ -237,39 +206,33 @@ def render(
 ) -> Rendered:
   """Renders `messages`, each `{"role", "content"}`, as ids and a mask.
 
-  The mask is 1 on every token that the assistant wrote, `end` included. With
-  `generate` the assistant's opening follows, so that a sampler can go on: those
-  ids are an exact prefix of the ids of the same messages plus an answer.
-  Raises ValueError for no messages, for an empty or unknown role, and for
-  content that is not text.
+  The mask is 1 on what the assistant wrote, the token that closes its turn
+  included, and 0 on what is written for it: headers, a prefill, and earlier
+  answers that the template shows without their reasoning. With `generate` the
+  assistant's opening follows, so that a sampler can go on: those ids are an
+  exact prefix of the ids of the same messages plus an answer, unless the
+  template lays the answer out otherwise than its own generation prompt.
+  Text is always split in tokens where the assistant begins, as a sampler must.
+  Raises ValueError for no messages, for an empty or unknown role, for content
+  that is not text, and for what the template refuses or hides.
   """
   if not messages:
     raise ValueError("a conversation without messages cannot be rendered")
-  ids = [] if tokenizer.bos is None else [tokenizer.bos]
-  mask = [0] * len(ids)
-  for message in messages:
-    role, content = checked(message)
-    opening = tokenizer.opening(role)
-    written = [*tokenizer.encode(content), tokenizer.end]
-    ids += [*opening, *written, *tokenizer.after_end]
-    mask += [0] * len(opening)
-    mask += [int(role == "assistant")] * len(written)
-    mask += [0] * len(tokenizer.after_end)
-  if generate:
-    opening = tokenizer.opening("assistant")
-    ids += opening
-    mask += [0] * len(opening)
+  told = [checked(message) for message in messages]
+  pieces = tokenizer.lay_out(told, generate)
+  ids = [i for piece, _ in pieces for i in piece]
+  mask = [mine for piece, mine in pieces for _ in piece]
   return Rendered(np.array(ids, np.int32), np.array(mask, np.int8))
 
 
-def checked(message: Message) -> tuple[str, str]:
-  """The role and the content of a message; ValueError where one is wrong."""
+def checked(message: Message) -> Message:
+  """A message's role and content; ValueError where one is wrong."""
   role, content = message.get("role"), message.get("content")
   if role not in ROLES:
     raise ValueError(f"role {role!r} is none of {', '.join(ROLES)}")
   if not isinstance(content, str):
     raise ValueError(f"the {role}'s content must be text, not {content!r}")
-  return role, content
+  return {"role": role, "content": content}
 
 
 def messages_of(record: Mapping[str, Any]) -> list[Message]:
@@ -297,5 +260,5 @@ def example(
   """
   ids, mask = render(tokenizer, messages_of(record))
   if not mask.any():
-    raise ValueError("no message is the assistant's: nothing to learn from")
+    raise ValueError("no token is the assistant's: nothing to learn from")
   return {"tokens": ids, "mask": mask}

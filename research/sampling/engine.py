@@ -22,7 +22,7 @@ from research.sampling.sampler import Sampling, draw
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-  """The tokens a model wrote, its stop token included, and their log-probs.
+  """The tokens a model wrote, a stop token included, and their log-probs.
 
   `truncated` says that it ran out of room before it stopped.
   """
@@ -61,15 +61,15 @@ def _next(model, params, tokens_BT, positions_BT, last_B, cache):
   return logits_BV, cache
 
 
-def _write(now: _Written, keys_B: Any, sampling: Sampling, stop: int) -> Any:
+def _write(now: _Written, keys_B: Any, sampling: Sampling, stops) -> Any:
   """Returns the tokens that each row draws next, and `now` with them in it."""
   at_B = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_B, now.t)
   token_B, logprob_B = draw(at_B, now.logits_BV, sampling)
-  token_B = jnp.where(now.done_B, stop, token_B)
+  token_B = jnp.where(now.done_B, stops[0], token_B)
   logprob_B = jnp.where(now.done_B, 0, logprob_B)
   return token_B, now._replace(
     t=now.t + 1,
-    done_B=now.done_B | (token_B == stop),
+    done_B=now.done_B | jnp.isin(token_B, jnp.asarray(stops)),
     tokens_BT=now.tokens_BT.at[:, now.t].set(token_B),
     logprobs_BT=now.logprobs_BT.at[:, now.t].set(logprob_B),
     lengths_B=now.lengths_B + ~now.done_B,
@@ -88,21 +88,23 @@ def generate(
   *,
   sampling: Sampling,
   new_tokens: int,
-  stop: int,
+  stop: int | tuple[int, ...],
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Returns (tokens_BT, logprobs_BT, lengths_B) of up to `new_tokens` each.
 
   Prompts are padded on the right with any token; a row of length 0 is spare and
-  stays silent. A length returned counts the stop token; what stands behind it
-  is `stop` with log-probability 0.
+  stays silent. A row ends at `stop`, or at any of several. A length returned
+  counts that token; what stands behind it is the first `stop` with
+  log-probability 0.
   """
   params = transformer.in_compute_dtype(model, params)
   step = functools.partial(_next, model, params)
-  now = _prefill(model, step, prompts_BT, lengths_B, new_tokens, stop)
+  stops = stop if isinstance(stop, tuple) else (stop,)
+  now = _prefill(model, step, prompts_BT, lengths_B, new_tokens, stops[0])
   zero_B = jnp.zeros_like(lengths_B)
 
   def body(now):
-    token_B, now = _write(now, keys_B, sampling, stop)
+    token_B, now = _write(now, keys_B, sampling, stops)
     position_B1 = (lengths_B + now.t - 1)[:, None]
     logits_BV, cache = step(token_B[:, None], position_B1, zero_B, now.cache)
     return now._replace(logits_BV=logits_BV, cache=cache)
@@ -161,7 +163,7 @@ def complete(
   *,
   sampling: Sampling,
   new_tokens: int,
-  stop: int,
+  stop: int | tuple[int, ...],
   rows: int = 256,
   mesh: Mesh | None = None,
 ) -> list[Completion]:
@@ -189,7 +191,7 @@ def complete(
     for row, i in enumerate(ids):
       ids_T = tokens_BT[row, : lengths_B[row]]
       logprobs_T = logprobs_BT[row, : lengths_B[row]]
-      out[i] = Completion(ids_T, logprobs_T, bool(ids_T[-1] != stop))
+      out[i] = Completion(ids_T, logprobs_T, not np.isin(ids_T[-1], stop))
   return [out[i] for i in range(len(prompts))]
 
 

@@ -48,7 +48,7 @@ def write(
     key,
     sampling=budget.sampling,
     new_tokens=budget.new_tokens,
-    stop=tokenizer.end,
+    stop=tokenizer.stops,
     rows=budget.rows,
     mesh=mesh,
   )
@@ -62,13 +62,15 @@ def grade(
 ) -> list[dict[str, Any]]:
   """Returns, a record each, what a person would want to read of completions.
 
-  The stop token is no part of the text; any other special that was written is.
+  The text begins with what the prompt wrote in the assistant's name. The stop
+  token is no part of it; any other special that was written is.
   A completion whose grading failed has reward None.
   """
   records = []
   for problem, completion in zip(problems, completions, strict=True):
     whole = len(completion.tokens) - (not completion.truncated)
-    written = tokenizer.decode(completion.tokens[:whole])
+    sampled = text.decode(tokenizer, completion.tokens[:whole])
+    written = tokenizer.prefill + sampled
     verdict: Verdict = task.reward(problem, written)
     records.append(
       {

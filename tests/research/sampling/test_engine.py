@@ -139,6 +139,18 @@ def test_stopping_and_truncation():
     assert ended or len(c.tokens) == 16
 
 
+def test_a_row_stops_at_any_of_several_tokens():
+  once = complete([PROMPTS[1]] * 32, rows=32, new_tokens=16)
+  stops = (STOP, 3, 11)
+  out = complete([PROMPTS[1]] * 32, rows=32, new_tokens=16, stop=stops)
+  assert {int(c.tokens[-1]) for c in out if not c.truncated} == set(stops)
+  for one, c in zip(once, out, strict=True):
+    assert c.truncated != (c.tokens[-1] in stops)
+    assert not np.isin(c.tokens[:-1], stops).any()
+    np.testing.assert_array_equal(c.tokens, one.tokens[: len(c.tokens)])
+    np.testing.assert_array_equal(c.logprobs, one.logprobs[: len(c.tokens)])
+
+
 def test_bad_prompts_are_named():
   with pytest.raises(ValueError, match="prompt 1 is empty"):
     complete([PROMPTS[0], np.array([], int)])

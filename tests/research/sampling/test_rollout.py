@@ -1,5 +1,6 @@
 """From samples to a trajectory: nothing is re-tokenised, shifted or lost."""
 
+import dataclasses
 import types
 
 import jax
@@ -77,6 +78,21 @@ def test_masks_and_log_probs_speak_of_the_next_token():
   np.testing.assert_allclose(logprobs[n - 1 : n + 1], [-0.1, -0.2], rtol=1e-6)
   assert out.mask_BT.sum() == sum(len(c.tokens) for c in COMPLETIONS)
   np.testing.assert_array_equal(np.unique(out.version_BT), [0, 3])
+
+
+def test_what_the_prompt_wrote_is_graded_and_shown_but_not_trained():
+  """A format reward wants the `<think>` that R1's template writes itself."""
+  tokenizer = dataclasses.replace(TOKENIZER, prefill="<think>\n")
+  seen = []
+
+  def reward(problem, written):
+    seen.append(written)
+    return RIGHT
+
+  grader = types.SimpleNamespace(reward=reward)
+  records = rollout.grade(grader, tokenizer, PROBLEMS[:1], COMPLETIONS[:1])
+  assert seen == ["<think>\nA"] and records[0]["completion"] == seen[0]
+  assert records[0]["tokens"] == 2
 
 
 def test_a_failed_grader_is_no_zero_reward():

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 import kernels
-from research.types import Dense
+from research.types import Dense, Sparse
 
 # (log q_QV, log p_QV) -> a number a token
 Divergence = Callable[[jax.Array, jax.Array], jax.Array]
@@ -62,3 +62,35 @@ def total(
   denominator = weights_BT.sum()
   metrics = {"entropy": ((weights_BT * entropy_BT).sum(), denominator)}
   return (weights_BT * gap_BT).sum(), denominator, metrics
+
+
+def outside(q_QV: jax.Array, ids_QC: jax.Array) -> jax.Array:
+  """Returns the log of each token's mass outside of its candidates.
+
+  It is summed over the others, not subtracted from 1, which would lose a tail
+  of less than 1e-7 altogether.
+  """
+  rows_Q1 = jnp.arange(len(q_QV))[:, None]
+  others_QV = q_QV.at[rows_Q1, ids_QC].set(-jnp.inf)
+  empty_Q = jnp.isneginf(others_QV).all(-1)
+  # Where C = V there are no others: log 0, whose slope is 0 and not NaN.
+  safe_QV = jnp.where(empty_Q[:, None], 0, others_QV)
+  return jnp.where(empty_Q, -jnp.inf, jax.nn.logsumexp(safe_QV, -1))
+
+
+def candidates(teacher: Dense, C: int, *, block: int = 512) -> Sparse:
+  """Returns the C likeliest next tokens of each, likeliest first."""
+
+  def f(logits_QV):
+    p_QV = jax.nn.log_softmax(logits_QV)
+    p_QC, ids_QC = jax.lax.top_k(p_QV, C)
+    return ids_QC, p_QC, outside(p_QV, ids_QC)
+
+  found = kernels.map_tokens(
+    f,
+    teacher.hidden_BTE,
+    teacher.unembed_VE,
+    block=block,
+    softcap=teacher.softcap,
+  )
+  return Sparse(*found)

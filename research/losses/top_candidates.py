@@ -23,7 +23,7 @@ def loss(
   def f(logits_QV, ids_QC, p_QC, tail_Q):
     q_QV = jax.nn.log_softmax(logits_QV)
     q_QC = jnp.take_along_axis(q_QV, ids_QC, axis=-1)
-    rest_Q = _rest(q_QV, ids_QC)
+    rest_Q = divergence.outside(q_QV, ids_QC)
     p_Qb = jnp.concatenate([p_QC, tail_Q[:, None]], -1)
     q_Qb = jnp.concatenate([q_QC, rest_Q[:, None]], -1)
     return divergence.kl(p_Qb, q_Qb), jnp.exp(rest_Q), divergence.entropy(q_QV)
@@ -42,17 +42,3 @@ def loss(
   mean = lambda x_BT: ((weights_BT * x_BT).sum(), denominator)
   metrics = {"entropy": mean(entropy_BT), "outside": mean(outside_BT)}
   return (weights_BT * kl_BT).sum(), denominator, metrics
-
-
-def _rest(q_QV: jax.Array, ids_QC: jax.Array) -> jax.Array:
-  """Returns the log of the mass outside of the candidates.
-
-  It is summed over the others, not subtracted from 1, which would lose a tail
-  of less than 1e-7 altogether.
-  """
-  rows_Q1 = jnp.arange(len(q_QV))[:, None]
-  others_QV = q_QV.at[rows_Q1, ids_QC].set(-jnp.inf)
-  empty_Q = jnp.isneginf(others_QV).all(-1)
-  # Where C = V there are no others: log 0, whose slope is 0 and not NaN.
-  safe_QV = jnp.where(empty_Q[:, None], 0, others_QV)
-  return jnp.where(empty_Q, -jnp.inf, jax.nn.logsumexp(safe_QV, -1))

@@ -92,6 +92,20 @@ def matching(
   return objective
 
 
+def recorded(
+  model: Model, loss: Callable[..., Any], mesh: Mesh | None = None
+) -> Objective:
+  """Distillation from a teacher's candidates: inputs are (Batch, Sparse)."""
+
+  def objective(params, frozen, inputs):
+    del frozen
+    batch, signal = inputs
+    student = speak(model, params, batch, mesh)
+    return loss(student, signal, batch.weights_BT)
+
+  return objective
+
+
 def policy_gradient(
   model: Model,
   loss: Callable[..., Any],

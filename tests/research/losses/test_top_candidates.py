@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research import divergence
 from research.losses import forward_kl, top_candidates
 from research.types import Dense, Sparse
 from tests.research.losses.cases import candidates, dense, log_softmax
@@ -73,3 +74,15 @@ def test_more_candidates_come_closer_to_the_whole(C):
     else:
       fewer, _ = total(top_candidates, candidates(teacher, max(C - 1, 1)))
       assert fewer <= part < whole
+
+
+@pytest.mark.parametrize("C", [1, 4, 7])
+def test_what_a_teacher_is_asked_for_is_what_it_says(C):
+  teacher = dense(1, E=6)
+  found = divergence.candidates(teacher, C, block=4)
+  expected = candidates(teacher, C)
+  np.testing.assert_array_equal(found.ids_BTC, expected.ids_BTC)
+  np.testing.assert_allclose(
+    found.logprobs_BTC, expected.logprobs_BTC, atol=1e-5
+  )
+  np.testing.assert_allclose(found.tail_BT, expected.tail_BT, atol=1e-5)

@@ -1,0 +1,122 @@
+"""What was asked of a paid endpoint, and what came back: one line an event.
+
+The file is only ever appended to, a line at a time, and flushed to the disk
+before a request leaves and after its answer came. So a process that was killed
+knows what it has been told, and which requests were on their way.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import threading
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """What came back for one request; `text` is None where nothing did.
+
+  `finish` is why it ended: "stop", "length", or the "error" that `error` tells.
+  """
+
+  text: str | None
+  finish: str
+  prompt_tokens: int = 0
+  completion_tokens: int = 0
+  error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Spent:
+  """What all requests cost so far; `repeated` were asked again after a kill.
+
+  A prompt that failed and was answered on another day counts as both.
+  """
+
+  requests: int
+  repeated: int
+  answered: int
+  failed: int
+  prompt_tokens: int
+  completion_tokens: int
+
+  def add(self, **counts: int) -> "Spent":
+    """Returns the sums with these added."""
+    sums = {name: getattr(self, name) + n for name, n in counts.items()}
+    return dataclasses.replace(self, **sums)
+
+
+class Ledger:
+  """The events of one file, and what is known from them; threads may share it.
+
+  A broken last line, which a kill leaves, is passed over.
+  """
+
+  def __init__(self, path: pathlib.Path):
+    """Reads what is there; raises ValueError for a line that is no event."""
+    self._lock = threading.Lock()
+    self._answers: dict[str, Answer] = {}
+    self._pending: set[str] = set()
+    self._spent = Spent(0, 0, 0, 0, 0, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.read_bytes() if path.exists() else b""
+    kept = whole[: whole.rfind(b"\n") + 1]
+    for n, line in enumerate(kept.splitlines(), 1):
+      try:
+        self._take(json.loads(line))
+      except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}, line {n}: no event: {error!r}") from error
+    self._file = path.open("ab")
+    self._file.truncate(len(kept))
+    # Those that a killed process had on their way.
+    self._left, self._pending = self._pending, set()
+
+  def _take(self, event: dict[str, Any]) -> None:
+    name = event["id"]
+    if event["event"] == "asked":
+      self._pending.add(name)
+      self._spent = self._spent.add(requests=1, repeated=event["repeated"])
+      return
+    fields = dataclasses.fields(Answer)
+    answer = Answer(**{f.name: event[f.name] for f in fields})
+    self._pending.discard(name)
+    self._spent = self._spent.add(
+      answered=answer.text is not None,
+      failed=answer.text is None,
+      prompt_tokens=answer.prompt_tokens,
+      completion_tokens=answer.completion_tokens,
+    )
+    self._answers[name] = answer
+
+  def _write(self, event: dict[str, Any]) -> None:
+    with self._lock:
+      self._take(event)
+      self._file.write(json.dumps(event).encode() + b"\n")
+      self._file.flush()
+      os.fsync(self._file.fileno())
+
+  def answer(self, name: str) -> Answer | None:
+    """Returns what came back for a request, errors aside; None: ask."""
+    found = self._answers.get(name)
+    return None if found is None or found.text is None else found
+
+  def ask(self, name: str) -> None:
+    """Notes that a request is about to leave."""
+    with self._lock:
+      repeated = name in self._left
+      self._left.discard(name)
+    self._write({"event": "asked", "id": name, "repeated": repeated})
+
+  def store(self, name: str, answer: Answer) -> None:
+    """Notes what came back."""
+    event = {"event": "answered", "id": name}
+    self._write(event | dataclasses.asdict(answer))
+
+  def spent(self) -> Spent:
+    """Returns the sums of all events."""
+    return self._spent
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()

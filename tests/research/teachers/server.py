@@ -1,0 +1,91 @@
+"""An OpenAI-compatible endpoint that misbehaves as it is told to.
+
+    python -m tests.research.teachers.server PORT LOG FAULTS
+
+A prompt is answered by its own words in reverse. The n-th request of all gets
+the fault FAULTS[n % len(FAULTS)]: `.` none, `4` 429, `5` 500, `t` a time-out,
+`c` a stream that is cut, `m` malformed JSON, `b` 400. LOG gets a line a
+request: its prompt.
+"""
+
+import asyncio
+import itertools
+import json
+import pathlib
+import sys
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route
+
+STALL = 3.0  # seconds: longer than a test's time-out
+
+
+def chunk(delta, finish=None, usage=None):
+  body = {
+    "id": "x",
+    "object": "chat.completion.chunk",
+    "created": 0,
+    "model": "reverser",
+    "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    "usage": usage,
+  }
+  return f"data: {json.dumps(body)}\n\n"
+
+
+async def words(prompt, fault):
+  answer = prompt.split()[::-1]
+  if fault == "m":
+    yield 'data: {"id": "x", "choices": [{"del\n\n'
+    return
+  for n, word in enumerate(answer):
+    if fault == "c" and n == 1:
+      return
+    yield chunk({"content": word if n == 0 else f" {word}"})
+    await asyncio.sleep(0.005)
+  tokens = len(answer)
+  usage = {
+    "prompt_tokens": tokens,
+    "completion_tokens": tokens,
+    "total_tokens": 2 * tokens,
+  }
+  yield chunk({}, "stop", usage)
+  yield "data: [DONE]\n\n"
+
+
+def app(log, faults):
+  counted = itertools.count()
+
+  async def complete(request):
+    body = await request.json()
+    prompt = body["messages"][-1]["content"]
+    with log.open("a") as file:
+      file.write(prompt + "\n")
+    fault = faults[next(counted) % len(faults)]
+    code = {"4": 429, "5": 500, "b": 400}.get(fault)
+    if code:
+      headers = {"retry-after": "0.01"} if code == 429 else {}
+      return JSONResponse({"error": {"message": "no"}}, code, headers)
+    if fault == "t":
+      await asyncio.sleep(STALL)
+    return StreamingResponse(
+      words(prompt, fault), media_type="text/event-stream"
+    )
+
+  async def ready(request):
+    del request
+    return JSONResponse({})
+
+  routes = [
+    Route("/v1/chat/completions", complete, methods=["POST"]),
+    Route("/ready", ready),
+  ]
+  return Starlette(routes=routes)
+
+
+if __name__ == "__main__":
+  port, log, faults = sys.argv[1:]
+  uvicorn.run(
+    app(pathlib.Path(log), faults), port=int(port), log_level="critical"
+  )

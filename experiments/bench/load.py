@@ -25,14 +25,16 @@ from research.models import hf_files, huggingface, presets, transformer
 _PRESET = flags.DEFINE_string("preset", "qwen2_5_1_5b", "The model's size.")
 _OUT = flags.DEFINE_string("out", None, "Where the Markdown table goes.")
 TORCH = pathlib.Path(".venv-torch/bin/python")
+# getrusage's peak is inherited from the parent that forked; VmHWM is not.
 _TELL = """
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+status = dict(x.split(":", 1) for x in open("/proc/self/status"))
+peak = int(status["VmHWM"].split()[0]) * 1024
 print(json.dumps({"seconds": seconds, "peak": peak, "share": share}))
 """
 OURS = (
   """
-import json, resource, sys, time
+import json, sys, time
 import jax
 from research import sharding
 from research.models import huggingface
@@ -48,7 +50,7 @@ share = sum(held) / sum(x.nbytes for x in jax.tree.leaves(params))
 )
 THEIRS = (
   """
-import json, resource, sys, time
+import json, sys, time
 import torch, transformers
 start = time.perf_counter()
 model = transformers.AutoModelForCausalLM.from_pretrained(

@@ -2,9 +2,10 @@
 
 A matrix is stored [out, in], ours begin with their input axes; layers are
 stored one by one, ours are stacked on N. Tensors are read one at a time and go
-straight to their devices; beside the parameters no more than one is held.
+straight to their devices; beside the parameters no more than two are held.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 import json
@@ -13,7 +14,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -105,16 +106,24 @@ class Leaf(NamedTuple):
     return self.one if table else (math.prod(self.one),)
 
   def ours(self, x: np.ndarray) -> np.ndarray:
-    """A stored tensor as ours: a view."""
-    x = x.T if _INPUTS.get(self.path[-1], 0) else x
+    """A stored tensor as ours; a matrix is copied."""
+    x = _transposed(x) if _INPUTS.get(self.path[-1], 0) else x
     return x.reshape(self.one)
 
   def theirs(self, x: np.ndarray) -> np.ndarray:
     """One layer of ours as it is stored."""
     inputs = _INPUTS.get(self.path[-1], 0)
     if inputs:
-      return x.reshape(math.prod(self.one[:inputs]), -1).T
+      return _transposed(x.reshape(math.prod(self.one[:inputs]), -1))
     return x.reshape(self.matrix)
+
+
+def _transposed(x: np.ndarray) -> np.ndarray:
+  """A copy of x.T, a few rows at a time: 2 to 3 times as fast as at once."""
+  out = np.empty(x.shape[::-1], x.dtype)
+  for i in range(0, len(x), 32):
+    out[:, i : i + 32] = x[i : i + 32].T
+  return out
 
 
 def leaves(config: Model, prefix: str = "model.") -> list[Leaf]:
@@ -222,16 +231,40 @@ def _stacked(
   leaf: Leaf, stored: list[Stored], where: Sharding, dtype: Any
 ) -> jax.Array:
   """Reads a leaf's tensors one by one into an array on its devices."""
+  read = [functools.partial(_read, leaf, tensor) for tensor in stored]
   if not leaf.layered:
-    x, finite = _cast(_put(leaf, stored[0], where), dtype)
+    x, finite = _cast(_put(read[0](), where), dtype)
     return _checked(leaf, stored, x, [finite])
   x = jnp.zeros(leaf.shape, dtype, device=where)
   flags = []
-  for n, tensor in enumerate(stored):
-    layer = _put(leaf, tensor, _without_layers(where))
-    x, finite = _write(x, layer, n)
+  for n, values in enumerate(_ahead(read)):
+    x, finite = _write(x, _put(values, _without_layers(where)), n)
     flags.append(finite)
   return _checked(leaf, stored, x, flags)
+
+
+def _read(leaf: Leaf, tensor: Stored) -> np.ndarray:
+  """A stored tensor as ours."""
+  raw = tensor.read()
+  return leaf.ours(_bits(raw)).view(raw.dtype)
+
+
+def _bits(x: np.ndarray) -> np.ndarray:
+  """The same memory as unsigned integers, which NumPy moves fast."""
+  return x.view(f"u{x.itemsize}")
+
+
+def _ahead(jobs: Iterable[Callable[[], Any]]) -> Iterator[Any]:
+  """Yields what each job returns, while the next one runs in a thread."""
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    last = None
+    for job in jobs:
+      following = pool.submit(job)
+      if last is not None:
+        yield last.result()
+      last = following
+    if last is not None:
+      yield last.result()
 
 
 def _checked(leaf, stored, x, flags) -> jax.Array:
@@ -248,12 +281,10 @@ def _without_layers(where: Sharding) -> Sharding:
   return where
 
 
-def _put(leaf: Leaf, tensor: Stored, where: Sharding) -> jax.Array:
-  """Puts a stored tensor on its devices, of each only its part."""
-  raw = tensor.read()
-  bits = leaf.ours(raw.view(f"u{raw.itemsize}"))  # NumPy moves integers fast
-  part = lambda index: np.ascontiguousarray(bits[index]).view(raw.dtype)
-  return jax.make_array_from_callback(leaf.one, where, part)
+def _put(x: np.ndarray, where: Sharding) -> jax.Array:
+  """Puts an array on its devices, on each only its part."""
+  part = lambda index: np.ascontiguousarray(_bits(x)[index]).view(x.dtype)
+  return jax.make_array_from_callback(x.shape, where, part)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -328,4 +359,4 @@ def _items(config: Model, params: Any) -> Iterator[Item]:
 
 def _fetch(leaf: Leaf, value: jax.Array, n: int) -> np.ndarray:
   x = np.asarray(value[n] if leaf.layered else value)
-  return leaf.theirs(x.view(f"u{x.itemsize}")).view(x.dtype)
+  return leaf.theirs(_bits(x)).view(x.dtype)

@@ -102,7 +102,21 @@ class Written:
   segments_BT: jax.Array
 
 
-Signal = Dense | Sampled | Sparse | Written
+@struct.dataclass
+class Spans:
+  """What a teacher of another tokenizer says of spans of bytes.
+
+  `spans_BT` counts a row's spans from 1, at the student's predictions of their
+  tokens; 0 is in none. `logprobs_BT` is the teacher's log-probability of the
+  whole span, repeated on its tokens; `targets_BT[t]` is token `t+1`.
+  """
+
+  targets_BT: jax.Array
+  spans_BT: jax.Array
+  logprobs_BT: jax.Array
+
+
+Signal = Dense | Sampled | Sparse | Written | Spans
 
 
 @struct.dataclass

@@ -23,9 +23,7 @@ def choose(impl: str | None, known: tuple[str, ...], dtype: Any) -> str:
   """
   takes = lambda name: name not in TAKES or str(dtype) in TAKES[name]
   if impl is None:
-    device = jax.devices()[0]
-    hopper = getattr(device, "compute_capability", None) == "9.0"
-    own = "hopper" if hopper else device.platform
+    own = _platform()
     return own if own in known and takes(own) else "xla"
   if impl not in known:
     raise ValueError(f"impl is {impl!r}; it is one of {', '.join(known)}")
@@ -35,6 +33,22 @@ def choose(impl: str | None, known: tuple[str, ...], dtype: Any) -> str:
       "impl='xla' any floating dtype"
     )
   return impl
+
+
+def device() -> Any:
+  """Returns the device traced for, which may be one that is not at hand.
+
+  Inside of shard_map it is the mesh's, elsewhere the default one.
+  """
+  own = jax.devices()[0]
+  meant = jax.sharding.get_abstract_mesh().abstract_device
+  other = meant is not None and meant.platform != own.platform
+  return meant if other else own
+
+
+def _platform() -> str:
+  hopper = getattr(device(), "compute_capability", None) == "9.0"
+  return "hopper" if hopper else device().platform
 
 
 def shaped(name: str, x: Any, wanted: tuple[int, ...], like: str, y: Any):

@@ -26,12 +26,12 @@ from kernels import tiles_tpu as tiles
 from kernels.layout import pad
 from kernels.mask import Limits, Rule
 from kernels.tiles_tpu import Entry, Plan
-from kernels.tpu import LANES, LOG2E, across, dot
+from kernels.tpu import LANES, LOG2E, VMEM_BYTES, across, dot
 
 HIDDEN = -1e30  # a masked score: finite, so that no row makes a NaN
 PART = 256  # forward: rows in flight, beside the next ones' products
 CHUNK = 1024, 512  # keys in flight, forward and backward
-VMEM_BYTES = 56 * 2**20  # v5p has 64 MiB, the others 128
+
 SLOTS = 3  # tiles of dq in VMEM: being read, summed into, written
 
 

@@ -40,8 +40,10 @@ def decode_attention(
   the query stands at position lengths_B[b] - 1. It sees all of them, or the
   last `window` (an int, or int32 [] or [B], traced or not). A row of length 0
   gets o = 0 and lse = -inf. What the cache holds beyond a length is never
-  looked at, NaN included. Scores are softcap * tanh(scale * q k^T / softcap);
-  products accumulate in fp32, and fp32 inputs are multiplied in full precision.
+  looked at, NaN included; in what is seen, NaN and infinity stay in their own
+  head, but on TPU reach all heads of the row. Scores are softcap * tanh(scale *
+  q k^T / softcap); products accumulate in fp32, and fp32 inputs are multiplied
+  in full precision.
 
   `splits` cuts the keys of each row into so many parts that may run at the same
   time (FlashDecoding); None lets the device decide, and `reference` and `xla`
@@ -143,10 +145,10 @@ def xla(
   def body(i, carry):
     m_BKG, l_BKG, o_BKGH = carry
     start = jnp.minimum(i * block, S - block)  # the last block may overlap
-    cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, block, 1)
+    cut = lambda x: lambda: jax.lax.dynamic_slice_in_dim(x, start, block, 1)
     at_S = start + jnp.arange(block)
     seen_BS = _seen(at_S, jnp.maximum(first_B, i * block), end_B)
-    s_BKGS = _keys(q_BKGH, cut(k_BSKH))
+    s_BKGS = _keys(q_BKGH, cut(k_BSKH), seen_BS)
     s_BKGS = _scores(s_BKGS, seen_BS, scale, softcap)
     new_BKG = jnp.maximum(m_BKG, s_BKGS.max(-1))
     p_BKGS = jnp.exp(s_BKGS - finite(new_BKG)[..., None])
@@ -164,15 +166,23 @@ def xla(
   return o_BKGH, log_total(m_BKG, l_BKG)
 
 
-def _keys(q_BKGH: jax.Array, k_BSKH: jax.Array) -> jax.Array:
-  """Returns q k^T, [B, K, G, S]."""
+def _keys(q_BKGH, keys, seen_BS) -> jax.Array:
+  """Returns q k^T, [B, K, G, S], of the block that keys() cuts.
+
+  Cut in each branch anew, for what goes into a branch is first copied.
+  """
+  apart = lambda: _product("BKGH,BSKH->BKGS", q_BKGH, keys())
   if _apart(q_BKGH):
-    return _product("BKGH,BSKH->BKGS", q_BKGH, k_BSKH)
-  s = _product("Brh,Bsh->Brs", layout.spread(q_BKGH), _beside(k_BSKH))
-  return s.reshape(*q_BKGH.shape[:-1], -1)
+    return apart()
+  s = _product("Brh,Bsh->Brs", layout.spread(q_BKGH), _beside(keys()))
+  s_BKGS = s.reshape(*q_BKGH.shape[:-1], -1)
+  # One head's infinity is NaN, 0 * inf, in the others' sums: then, and only
+  # then, heads are multiplied apart.
+  known = jnp.isfinite(s_BKGS) | ~seen_BS[:, None, None]
+  return jax.lax.cond(known.all(), lambda: s_BKGS, apart)
 
 
-def _values(p_BKGS, v_BSKH, seen_BS) -> jax.Array:
+def _values(p_BKGS, values, seen_BS) -> jax.Array:
   """Returns p v, [B, K, G, H], where p is 0 for keys that are not seen."""
   B, K, G, S = p_BKGS.shape
 
@@ -184,8 +194,8 @@ def _values(p_BKGS, v_BSKH, seen_BS) -> jax.Array:
 
   # 0 * NaN is NaN; to clear what is not seen is to write the block once more,
   # so it is done when there is something to clear.
-  clear = lambda: product(jnp.where(seen_BS[:, :, None, None], v_BSKH, 0))
-  o_BKGH = product(v_BSKH)
+  clear = lambda: product(jnp.where(seen_BS[:, :, None, None], values(), 0))
+  o_BKGH = product(values())
   return jax.lax.cond(jnp.isfinite(o_BKGH).all(), lambda: o_BKGH, clear)
 
 

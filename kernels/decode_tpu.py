@@ -32,7 +32,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from kernels import layout
+from kernels import arguments, layout
 from kernels.softmax import join
 from kernels.splits import bounds
 from kernels.tpu import LANES, LOG2E, NEVER, accumulate, across, dot
@@ -113,7 +113,7 @@ def decode(
   than a block, XLA pads the cache first, which reads it once more.
   """
   B, K, G, H = q_BKGH.shape
-  parts = splits or getattr(jax.devices()[0], "num_cores", None) or 1
+  parts = splits or getattr(arguments.device(), "num_cores", None) or 1
   order = _order(K, H, k_BSKH.dtype)
   if order == "lane" and H % 16:
     pad = [(0, 0)] * 3 + [(0, -H % LANES)]

@@ -68,7 +68,8 @@ def ragged_paged_attention(
   int32 [], traced or not). Position s lies in slot s % S of the page
   page_table[b, s // S]; two sequences may share pages that neither writes.
   Tokens of Q that no sequence owns get o = 0. Slots beyond a length, pages that
-  are not in use and their places in the table (any number) are never looked at.
+  no token of this call sees (they may belong to others by now), and the places
+  of such pages in the table (any number) are never looked at.
 
   Donate the pages to the jitted caller, and they are written in place. Pages of
   int8 or fp8 hold x / kv_scales; kv_scales is fp32 [2, K], keys' then values'.
@@ -78,13 +79,14 @@ def ragged_paged_attention(
   Raises:
     ValueError: shapes or dtypes do not fit; starts, lengths or the table, where
       their values can be read, do not; `impl` is not one of reference, xla and
-      tpu (a Hopper device runs xla).
+      tpu (a Hopper device runs xla); a TPU's memories are too small.
   """
   arrays = (q_QKGH, k_QKH, v_QKH, pages_PSKh)
   _check_shapes(*arrays, page_table, kv_lengths, q_starts)
   _check_kinds(*arrays, kv_scales)
   arguments.softcap_and_blocks(softcap, None)
-  _check_values(q_QKGH, pages_PSKh, page_table, kv_lengths, q_starts)
+  window = _window(window)
+  _check_values(q_QKGH, pages_PSKh, page_table, kv_lengths, q_starts, window)
   impl = _choose(impl if q_QKGH.size else "reference", q_QKGH.dtype)
   _, K, _, H = q_QKGH.shape
   if kv_scales is None:
@@ -97,7 +99,7 @@ def ragged_paged_attention(
     integers(page_table),
     integers(kv_lengths),
     integers(q_starts),
-    integers(_window(window)),
+    integers(window),
     kv_scales[0] * (H**-0.5 if scale is None else scale),
     kv_scales[1],
     softcap,
@@ -297,7 +299,7 @@ def _check_kinds(q, k, v, pages, kv_scales) -> None:
     )
 
 
-def _check_values(q, pages, table, lengths, starts) -> None:
+def _check_values(q, pages, table, lengths, starts, window) -> None:
   """Raises ValueError where values that can be read do not fit."""
   if any(isinstance(x, Tracer) for x in (table, lengths, starts)):
     return
@@ -316,8 +318,12 @@ def _check_values(q, pages, table, lengths, starts) -> None:
       f"kv_lengths lie between a sequence's tokens, {tokens}, and the {most} "
       f"that page_table {table.shape} has room for; they are {lengths}"
     )
-  used = np.arange(table.shape[1])[None] * S < (lengths * live)[:, None]
-  named = table[used]
+  # What is surely seen: a traced window may be as short as 1.
+  window = 1 if isinstance(window, Tracer) else int(window)
+  first = np.maximum(lengths - tokens - window + 1, 0)
+  page = np.arange(table.shape[1])[None]
+  used = (page >= (first // S)[:, None]) & (page * S < lengths[:, None])
+  named = table[used & live[:, None]]
   if named.size and (named.min() < 0 or named.max() >= P):
     raise ValueError(
       f"page_table names pages {named.min()} to {named.max()}; pages_PSKh is "

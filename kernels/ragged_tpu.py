@@ -17,6 +17,7 @@ that do not matter may hold any number.
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -26,13 +27,23 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels.ragged_batch import Batch, Items, cut, places
-from kernels.tpu import LANES, LOG2E, NEVER, accumulate, across, dot
+from kernels.tpu import (
+  LANES,
+  LOG2E,
+  NEVER,
+  VMEM_BYTES,
+  accumulate,
+  across,
+  dot,
+)
 
 BLOCK_BYTES = 2**20  # of pages, in the queries' dtype
 SLOT_BYTES = 2**22  # of blocks, in all slots
 ROWS = 256  # query rows of a head in one matmul
 KEYS = 512
 AT_ONCE = 64  # copies of new tokens in flight
+GIVEN_BYTES = 2**24  # of VMEM, on the chip that gives least
+SMEM_BYTES = 2**20 - 2**13  # of scalar memory; the compiler keeps the rest
 
 
 class _Shape(NamedTuple):
@@ -70,9 +81,10 @@ def attend(
   """Returns (o_QKGH, pages_PSKh) with the tokens `kv_QKh` written first."""
   Q, _, G, H = batch.q_QKGH.shape
   shape = _shape(batch)
+  items = cut(batch, shape.queries)
+  _check_scalars(batch, items)
   page_Q, slot_Q = places(batch)
   pages = _write(batch.pages_PSKh, kv_QKh, page_Q, slot_Q, interpret)
-  items = cut(batch, shape.queries)
   tail = [(0, shape.queries), (0, 0), (0, shape.G - G), (0, shape.features - H)]
   q = jnp.pad(batch.q_QKGH, tail).swapaxes(0, 1)
   o = _call(shape, batch._replace(pages_PSKh=pages), items, q, interpret)
@@ -101,6 +113,36 @@ def _shape(batch: Batch) -> _Shape:
   slots = min(max(SLOT_BYTES // held, 2), 8)
   sizes = K, G, S, pages, slots, most, heads, h, features, queries
   return _Shape(*sizes, batch.softcap)
+
+
+def _check_scalars(batch: Batch, items: Items) -> None:
+  """Raises ValueError where scalar memory does not hold what is told of."""
+  q, table = batch.q_QKGH.shape, batch.page_table.shape
+  told = 4 * (6 * items.owner.shape[0] + batch.page_table.size)
+  if max(12 * q[0], told) > SMEM_BYTES:
+    raise ValueError(
+      f"q_QKGH {q} and page_table {table} ask for {12 * q[0]} and {told} bytes "
+      f"of scalar memory, which holds {SMEM_BYTES}: pass fewer tokens or "
+      'sequences at once, use larger pages, or impl="xla"'
+    )
+
+
+def _vmem_limit(batch: Batch, held: list) -> int | None:
+  """Returns what to ask for if it is more than compilers give unasked.
+
+  Not more than is needed: XLA keeps operands in the rest.
+
+  Raises:
+    ValueError: VMEM does not hold the kernel's arrays.
+  """
+  need = sum(math.prod(x.shape) * jnp.dtype(x.dtype).itemsize for x in held)
+  if need > VMEM_BYTES:
+    raise ValueError(
+      f"pages_PSKh {batch.pages_PSKh.shape} and q_QKGH {batch.q_QKGH.shape} "
+      f"ask for {need} bytes of VMEM, which holds {VMEM_BYTES}: use smaller "
+      'pages, fewer heads a device, or impl="xla"'
+    )
+  return need if need > GIVEN_BYTES else None
 
 
 def _write(pages, kv_QKh, page_Q, slot_Q, interpret) -> jax.Array:
@@ -189,7 +231,19 @@ def _call(shape: _Shape, batch: Batch, items: Items, q, interpret) -> jax.Array:
   prefill = shape.queries > 1
   turned = (shape.heads, shape.block, shape.h) if prefill else (1, 8, LANES)
   state = lambda *s: pltpu.VMEM(s, jnp.float32)
+  block = shape.block, shape.heads, shape.h
   rows = (K, shape.rows) if prefill else (1, 8)
+  held = [
+    pltpu.VMEM((shape.slots, *block), pages.dtype),
+    pltpu.VMEM((2, *buffer), dtype),
+    pltpu.VMEM(buffer, dtype),
+    pltpu.VMEM(turned, dtype),
+    *(state(R, x) for x in (LANES, LANES, shape.features)),
+    *(state(*rows, x) for x in (LANES, LANES, shape.features)),
+  ]
+  # What may be spilled: scores and weights, a block and its masked copy.
+  spilled = [state(2, *bias.shape), pltpu.VMEM((2, *block), dtype)]
+  limit = _vmem_limit(batch, [*vectors, *held, *spilled])
   return pl.pallas_call(
     functools.partial(_kernel, shape),
     out_shape=jax.ShapeDtypeStruct(q.shape, dtype),
@@ -204,20 +258,14 @@ def _call(shape: _Shape, batch: Batch, items: Items, q, interpret) -> jax.Array:
       ],
       out_specs=anywhere,
       scratch_shapes=[
-        pltpu.VMEM(
-          (shape.slots, shape.block, shape.heads, shape.h), pages.dtype
-        ),
-        pltpu.VMEM((2, *buffer), dtype),
-        pltpu.VMEM(buffer, dtype),
-        pltpu.VMEM(turned, dtype),
-        *(state(R, x) for x in (LANES, LANES, shape.features)),
-        *(state(*rows, x) for x in (LANES, LANES, shape.features)),
+        *held,
         pltpu.SMEM((2,), jnp.int32),
         pltpu.SemaphoreType.DMA((shape.slots,)),
         pltpu.SemaphoreType.DMA((2,)),
         pltpu.SemaphoreType.DMA,
       ],
     ),
+    compiler_params=pltpu.CompilerParams(vmem_limit_bytes=limit),
     interpret=interpret,
     name="ragged_paged_attention",
   )(*scalars, *vectors, scale_K, q, pages)

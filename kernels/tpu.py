@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 LANES = 128
+VMEM_BYTES = 56 * 2**20  # of VMEM: v5p has 64 MiB, the others 128
 LOG2E = math.log2(math.e)
 # A hidden score: finite, so that no row makes a NaN.
 NEVER = float(-0.7 * np.finfo(np.float32).max)

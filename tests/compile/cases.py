@@ -9,10 +9,11 @@ CHIPS = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """One call of attention in bf16; `packed` gives it segments.
+  """One call of attention; `packed` gives it segments.
 
   T is the length, and that of the cache for `decode`, one token of 8 rows, and
-  `page`, 2048 ragged tokens of 32 sequences over pages of that many tokens.
+  `page`, 2048 ragged tokens of 32 sequences over pages of that many tokens. A
+  `ring` lies on four chips; `traced` are a window and an offset.
   """
 
   T: int
@@ -25,7 +26,11 @@ class Case:
   back: bool = False
   decode: bool = False
   page: int | None = None
-  int8: bool = False  # the pages
+  held: str | None = None  # the pages' dtype, if it is not the queries'
+  softcap: float | None = None
+  traced: bool = False
+  ring: bool = False
+  dtype: str = "bfloat16"
 
   @property
   def name(self) -> str:
@@ -34,7 +39,11 @@ class Case:
     part += "-causal" if self.causal else "-full"
     part = "decode" if self.decode else part
     part = f"ragged-page{self.page}" if self.page else part
-    part += "-int8" if self.int8 else ""
+    part = f"ring-{part}" if self.ring else part
+    part += f"-{self.held}" if self.held else ""
+    part += "-softcap" if self.softcap else ""
+    part += "-traced" if self.traced else ""
+    part += "" if self.dtype == "bfloat16" else f"-{self.dtype}"
     part += f"-window{self.window}" if self.window else ""
     part += "-packed" if self.packed else ""
     heads = f"{self.K * self.G}over{self.K}"
@@ -59,7 +68,7 @@ CACHES = [
   Case(8192, 256, K=2, G=4, decode=True),
   Case(8192, 128, G=4, page=16),
   Case(32_768, 64, K=2, G=4, page=16),
-  Case(32_768, 256, K=2, G=4, page=64, int8=True),
+  Case(32_768, 256, K=2, G=4, page=64, held="int8"),
 ]
 MANY = _both(
   Case(1024, 128),
@@ -77,6 +86,20 @@ MANY = _both(
   Case(32_768, 128, K=1, G=4, window=4096),
   Case(32_768, 256, K=1, G=2),
 )
+KINDS = [
+  *_both(
+    Case(4096, 128, softcap=50.0),
+    Case(4096, 128, K=2, G=4, traced=True),
+    Case(4096, 128, dtype="float32"),
+    Case(16_384, 128, ring=True),
+  ),
+  Case(4096, 128, G=4, decode=True, softcap=50.0),
+  Case(4096, 128, G=4, decode=True, dtype="float32"),
+  Case(8192, 128, K=32, page=16),
+  Case(8192, 128, G=4, page=16, held="float8_e4m3fn"),
+  Case(8192, 64, K=2, G=4, page=64, held="int8", softcap=50.0),
+  Case(8192, 128, G=4, page=64, dtype="float32"),
+]
 
 
 def tiles(case: Case, q: int, kv: int) -> tuple[int, int]:
@@ -121,7 +144,7 @@ def ours(case: Case, q: int, kv: int, tree: Region) -> list[int] | None:
   the start of a row comes first in a step, its end is the longest part behind
   the bodies. All else, what moves dq foremost, counts as if every step took it.
   """
-  if case.packed:
+  if case.packed or case.traced or case.ring:
     return None
   runs = pipeline(case, q, kv, case.K)
   regions = tree.counted()

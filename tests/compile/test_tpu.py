@@ -15,7 +15,13 @@ from tests.compile import cases, process
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 VMEM = {"v5e": 128 << 20, "v5p": 64 << 20, "v6e": 128 << 20}
 SLACK = 1.05
-TIERS = {"few": cases.FEW, "caches": cases.CACHES, "many": cases.MANY}
+KEPT = ("cost", "temp", "vmem", "bundles", "spills")
+TIERS = {
+  "few": cases.FEW,
+  "caches": cases.CACHES,
+  "kinds": cases.KINDS,
+  "many": cases.MANY,
+}
 # Four minutes of the fast tests' time would be too much: the others are slow.
 FAST = {("v5e", "few"), ("v6e", "few"), ("v6e", "caches")}
 
@@ -28,7 +34,7 @@ def broken(chip, record, committed, peer):
     return
   if record["vmem"] > VMEM[chip]:
     yield f"{name}: {record['vmem']} bytes of VMEM, the chip has {VMEM[chip]}"
-  for key in ("cost", "temp", "vmem"):
+  for key in KEPT:
     value, limit = record.get(key, 0), committed.get(key, 0)
     if value > SLACK * limit:
       yield f"{name}: {key} {value}, 5 % over the committed {limit}"
@@ -66,8 +72,7 @@ def test_attention(chip, tier, tmp_path, request, golden, capsys):
       print(f"\n{chip} {shown(name, r, peers.get(name))}", end="")
   if request.config.getoption("--golden"):
     assert not [r for r in records if "error" in r]
-    kept = ("cost", "temp", "vmem", "bundles", "spills")
-    short = lambda r: {k: r[k] for k in kept if k in r}
+    short = lambda r: {k: r[k] for k in KEPT if k in r}
     golden(f"tpu_{chip}_{tier}", {n: short(r) for n, r in table.items()})
     return
   limits = committed(f"tpu_{chip}_{tier}")
@@ -97,6 +102,7 @@ def test_peer_is_as_committed(tier, tmp_path):
 
 
 GOOD = {"name": "x", "cost": 100, "temp": 10, "vmem": 1000}
+GOOD |= {"bundles": 1000, "spills": 100}
 
 
 def test_within_budget():
@@ -110,6 +116,9 @@ def test_within_budget():
     {"cost": 106},
     {"temp": 11},
     {"vmem": 129 << 20},
+    {"vmem": 1051},
+    {"bundles": 1051},
+    {"spills": 106},
   ],
 )
 def test_over_budget(change):

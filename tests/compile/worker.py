@@ -15,11 +15,12 @@ import time
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from kernels import attention_tpu, mask, tiles_tpu
 from kernels.decode import decode_attention
 from kernels.ragged import empty_pages, ragged_paged_attention
+from kernels.ring import ring_attention
 from tests.compile import bundles, cases
 from tests.compile.cases import Case
 
@@ -28,22 +29,36 @@ _VMEM = re.compile(r"(#allocation\d+) \[.*space=vmem, size = (0x[0-9a-f]+)")
 
 def attention(case: Case, array):
   """Returns (f, arguments, the tiles' q and kv) of a call of ours."""
-  rule = mask.Rule(case.causal, case.H**-0.5, window=case.window)
+  rule = mask.Rule(case.causal, case.H**-0.5, case.softcap, case.window)
   q = array(1, case.T, case.K, case.G, case.H)
   k = array(1, case.T, case.K, case.H)
   ids = array(1, case.T, dtype=jnp.int32) if case.packed else None
+  row = array(1, dtype=jnp.int32) if case.traced else None
   line = array(*q.shape[:-1], dtype=jnp.float32)
   extra = [q, line, line] if case.back else []
   call = attention_tpu.backward if case.back else attention_tpu.forward
 
-  def f(ids, *xs):
-    limits = mask.Limits(q_segments_BT=ids, kv_segments_BS=ids)
-    return call(*xs, rule, limits)
+  limits = mask.Limits(row, row, ids, ids)
+  f = lambda limits, *xs: call(*xs, rule, limits)
+  plan = tiles_tpu.choose(q, k, rule, limits, case.back)
+  return f, (limits, q, k, k, *extra), (plan.q, plan.kv)
 
-  plan = tiles_tpu.choose(
-    q, k, rule, mask.Limits(q_segments_BT=ids, kv_segments_BS=ids), case.back
+
+def going_round(case: Case, devices):
+  """Returns (f, arguments) of a ring over all devices, or its derivative."""
+  mesh = jax.sharding.Mesh(devices, ("context",))
+  along = PartitionSpec(None, "context")
+  array = lambda *shape: jax.ShapeDtypeStruct(
+    shape, case.dtype, sharding=NamedSharding(mesh, along)
   )
-  return f, (ids, q, k, k, *extra), (plan.q, plan.kv)
+  call = functools.partial(ring_attention, axis_name="context", impl="tpu")
+  f = jax.shard_map(
+    call, mesh=mesh, in_specs=along, out_specs=along, check_vma=False
+  )
+  if case.back:
+    f = jax.grad(lambda *xs, f=f: f(*xs).astype(jnp.float32).sum(), (0, 1, 2))
+  k = array(1, case.T, case.K, case.H)
+  return f, (array(1, case.T, case.K, case.G, case.H), k, k)
 
 
 def decoding(case: Case, array):
@@ -51,21 +66,23 @@ def decoding(case: Case, array):
   q = array(8, case.K, case.G, case.H)
   k = array(8, case.T, case.K, case.H)
   lengths = array(8, dtype=jnp.int32)
-  f = functools.partial(decode_attention, window=case.window, impl="tpu")
+  how = {"window": case.window, "softcap": case.softcap, "impl": "tpu"}
+  f = functools.partial(decode_attention, **how)
   return f, (q, k, k, lengths)
 
 
 def paging(case: Case, array):
   """Returns (f, arguments) of 2048 tokens of 32 sequences over a page each."""
   most = case.T // case.page
-  dtype = jnp.int8 if case.int8 else jnp.bfloat16
+  dtype = jnp.dtype(case.held or case.dtype)
   make = functools.partial(empty_pages, 8 * most, case.page, case.K, case.H)
   pages = jax.eval_shape(lambda: make(dtype))
   integers = functools.partial(array, dtype=jnp.int32)
-  scales = array(2, case.K, dtype=jnp.float32) if case.int8 else None
+  scales = array(2, case.K, dtype=jnp.float32) if case.held else None
 
   def f(scales, *xs):
-    return ragged_paged_attention(*xs, kv_scales=scales, impl="tpu")
+    how = {"softcap": case.softcap, "kv_scales": scales}
+    return ragged_paged_attention(*xs, impl="tpu", **how)
 
   q = array(2048, case.K, case.G, case.H)
   k = array(2048, case.K, case.H)
@@ -105,37 +122,42 @@ def splash(case: Case, array, block: int):
   return f, (q, k, k)
 
 
-def vmem(dump: pathlib.Path, kernel: str) -> int:
+def vmem(text: str) -> int:
   """Returns the bytes of VMEM that a kernel's buffers and windows take."""
-  [path] = dump.glob(f"*-{kernel}*-post-simplifier-2.txt")
-  found = dict(_VMEM.findall(path.read_text()))
-  return sum(int(size, 16) for size in found.values())
+  return sum(int(size, 16) for size in dict(_VMEM.findall(text)).values())
 
 
 def measure(dump: pathlib.Path, name: str, count) -> dict:
-  """Returns what the dump says of the kernel whose name begins with `name`."""
-  [path] = dump.glob(f"*-{name}*[0-9]-final_bundles.txt")
-  text = path.read_text()
-  tree = bundles.program(text)
+  """Returns what the dump says of the kernels whose name begins with `name`.
+
+  A ring has several, and all of their bundles; else there is one.
+  """
+  each = lambda end: [p.read_text() for p in dump.glob(f"*-{name}*{end}.txt")]
+  texts = each("[0-9]-final_bundles")
+  trees = [bundles.program(text) for text in texts]
   found = {
-    "bundles": tree.end,
-    "spills": bundles.spills(text),
-    "vmem": vmem(dump, name),
+    "bundles": sum(tree.end for tree in trees),
+    "spills": sum(bundles.spills(text) for text in texts),
+    "vmem": max(vmem(text) for text in each("-post-simplifier-2")),
   }
-  runs = count(tree)
+  runs = count(trees[0])
   if runs is not None:
-    found["cost"] = bundles.cost(tree, runs)
+    found["cost"] = bundles.cost(trees[0], runs)
   return found
 
 
-def one(case: Case, device, dump: pathlib.Path, block: int | None) -> dict:
+def one(case: Case, devices, dump: pathlib.Path, block: int | None) -> dict:
   """Compiles one case; `block` asks for the peer's kernel at that tile."""
-  where = SingleDeviceSharding(device)
-  array = lambda *shape, dtype=jnp.bfloat16: jax.ShapeDtypeStruct(
+  where = SingleDeviceSharding(devices[0])
+  array = lambda *shape, dtype=case.dtype: jax.ShapeDtypeStruct(
     shape, dtype, sharding=where
   )
   donated = ()
-  if case.decode:
+  attending = "flash_backward" if case.back else "flash_forward"
+  if case.ring:
+    f, arguments = going_round(case, devices)
+    name, count = attending, lambda tree: None
+  elif case.decode:
     f, arguments = decoding(case, array)
     name, count = "decode_attention", lambda tree: None
   elif case.page:
@@ -143,7 +165,7 @@ def one(case: Case, device, dump: pathlib.Path, block: int | None) -> dict:
     name, count, donated = "ragged_paged", lambda tree: None, (4,)
   elif block is None:
     f, arguments, (q, kv) = attention(case, array)
-    name = "flash_backward" if case.back else "flash_forward"
+    name = attending
     count = lambda tree: cases.ours(case, q, kv, tree)
   else:
     f, arguments = splash(case, array, block)
@@ -152,7 +174,7 @@ def one(case: Case, device, dump: pathlib.Path, block: int | None) -> dict:
   for path in dump.iterdir():
     path.unlink()
   start = time.perf_counter()
-  with jax.default_device(device):
+  with jax.default_device(devices[0]):
     traced = jax.jit(f, donate_argnums=donated).trace(*arguments)
     compiled = traced.lower(lowering_platforms=("tpu",)).compile()
   spent = time.perf_counter() - start
@@ -170,7 +192,7 @@ def main() -> None:
   dump = pathlib.Path(asked["dump"])
   name = cases.CHIPS[asked["chip"]]
   topology = topologies.get_topology_desc(platform="tpu", topology_name=name)
-  compile_one = functools.partial(one, device=topology.devices[0], dump=dump)
+  compile_one = functools.partial(one, devices=topology.devices, dump=dump)
   for fields in asked["cases"]:
     case = Case(**fields)
     record = {"name": case.name, **dataclasses.asdict(case)}

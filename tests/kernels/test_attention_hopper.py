@@ -2,7 +2,8 @@
 
 The interpreter runs a variant with P in shared memory; the variant that keeps
 it in registers is compiled by tests/compile/test_hopper.py, and only a GPU
-runs it.
+runs it. Nor does a ring run here: the interpreter keeps one memory for all
+devices, takes another's barriers for leaks, and with that check off may hang.
 """
 
 import contextlib

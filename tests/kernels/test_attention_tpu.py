@@ -1,23 +1,19 @@
 """The TPU kernels in the interpreters: numerics, what is skipped, copies."""
 
 import functools
-import importlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.pallas import tpu as pltpu
 
 from kernels import attention_tpu, mask, tiles_tpu
 from kernels.mask import Blocks, Limits, Rule
+from tests.kernels.copies import STRICT, hasty, raced
 
 NONE = Limits()
 NAMES = "o", "lse", "dq", "dk", "dv"
 SMALL = Blocks(128, 128, 128, 128)
-RACES = pltpu.InterpretParams(dma_execution_mode="on_wait", detect_races=True)
-# Private: the module that keeps what the race detector has found.
-STATE = "jax._src.pallas.mosaic.interpret.interpret_pallas_call"
 
 
 def draw(B=1, T=256, S=256, K=1, G=1, H=32, scale=1.0, dtype=jnp.bfloat16):
@@ -69,14 +65,13 @@ def plain(q_BTKGH, k_BSKH, v_BSKH, do_BTKGH, dlse_BTKG, rule, limits, dtype):
 
 def ours(operands, dlse_BTKG, rule, limits=NONE, interpret=True):
   """Returns (o, lse, dq, dk, dv) of the kernels, and each pass's races."""
-  state = importlib.import_module(STATE)
   found = []
 
   def note(call, *xs):
     # A function of this call's own, so that a planted bug is traced anew.
     run = jax.jit(lambda limits, *xs: call(*xs, rule, limits, interpret))
     out = jax.block_until_ready(run(limits, *xs))
-    found.append(state.races and state.races.races_found)
+    found.append(raced())
     return out
 
   o_BTKGH, lse_BTKG = note(attention_tpu.forward, *operands[:3])
@@ -244,7 +239,7 @@ def slow_copies(sizes, how, packed=False):
     limits = Limits(None, None, segments(B, T), segments(B, T))
   rule, zero = rule_of(**how), np.zeros(operands[0].shape[:-1])
   exact, _ = plain(*operands, zero, rule, limits, np.float64)
-  got, races = ours(operands, zero, rule, limits, RACES)
+  got, races = ours(operands, zero, rule, limits, STRICT)
   return got, exact, races
 
 
@@ -263,13 +258,7 @@ def test_a_missing_wait_is_caught(missing, monkeypatch):
   if missing == "settle":
     monkeypatch.setattr(running, "settle", lambda *_: None)
   else:
-    right = running.read
-
-    class Unwaited:
-      def __init__(self, copy):
-        self.start, self.wait = copy.start, lambda: None
-
-    monkeypatch.setattr(running, "read", lambda *xs: Unwaited(right(*xs)))
+    monkeypatch.setattr(running, "read", hasty(running.read))
   got, exact, races = slow_copies({"S": 384}, {"causal": False})
   assert races[1] or not np.allclose(got[2], exact[2], atol=1e-3)
 

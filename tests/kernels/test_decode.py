@@ -9,9 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax._src.pallas.mosaic.interpret import (
-  interpret_pallas_call as interpreter,
-)
 from jax._src.pallas.mosaic_gpu.interpret import (
   interpret_pallas_call as warps,
 )
@@ -21,9 +18,8 @@ from jax.experimental.pallas import tpu as pltpu
 import kernels
 from kernels import decode, decode_hopper, decode_tpu
 from kernels.decode import decode_attention
+from tests.kernels.copies import STRICT, hasty, raced
 
-# Copies arrive when they are waited for, and buffers begin as NaN.
-STRICT = pltpu.InterpretParams(dma_execution_mode="on_wait", detect_races=True)
 jitted = functools.partial(
   jax.jit, static_argnames=("softcap", "splits", "return_lse")
 )
@@ -123,6 +119,23 @@ def test_an_outlier_key_and_a_short_cache(impl):
   rng = np.random.default_rng(2)
   q, k, v, lengths = draw(rng, S=5, dtype=jnp.bfloat16)
   compare(RUNS[impl], q, k.at[0, 3].mul(50), v, lengths)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("impl", ["reference", "xla"])
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_what_is_not_finite_stays_in_its_head(bad, impl, dtype):
+  q, k, v, lengths = draw(np.random.default_rng(14), dtype=dtype)
+  clean = RUNS[impl](q, k, v, lengths, return_lse=True)
+  for k_bad, v_bad in (
+    (k.at[0, 3, 0, 5].set(bad), v),
+    (k, v.at[0, 3, 0, 5].set(bad)),
+  ):
+    out = RUNS[impl](q, k_bad, v_bad, lengths, return_lse=True)
+    assert not np.isfinite(out[0][0, 0]).all()
+    for x, y in zip(out, clean, strict=True):
+      np.testing.assert_allclose(x[0, 1], y[0, 1], atol=1e-6)
+      np.testing.assert_allclose(x[1:], y[1:], atol=1e-6)
 
 
 @pytest.mark.parametrize("impl", ["xla", "tpu"])
@@ -248,24 +261,12 @@ def test_copies_are_waited_for(shape, monkeypatch):
   q, k, v, _ = draw(np.random.default_rng(7), B=3, S=300, K=K, G=G, H=H)
   run = functools.partial(decode_attention, impl="tpu", interpret=STRICT)
   compare(run, q, k, v, np.array([300, 0, 140]), splits=2)
-  assert not interpreter.races.races_found
+  assert not raced()
 
 
 def test_a_missing_wait_is_caught(monkeypatch):
   """The plain interpreter does not see it: the strict one must."""
-  make = pltpu.make_async_copy
-
-  class Hasty:
-    def __init__(self, *args):
-      self.copy = make(*args)
-
-    def start(self):
-      self.copy.start()
-
-    def wait(self):
-      pass
-
-  monkeypatch.setattr(pltpu, "make_async_copy", Hasty)
+  monkeypatch.setattr(pltpu, "make_async_copy", hasty(pltpu.make_async_copy))
   q, k, v, lengths = draw(np.random.default_rng(8))
   exact, _ = oracle(q, k, v, lengths)
   call = lambda how: decode_attention(
@@ -273,7 +274,7 @@ def test_a_missing_wait_is_caught(monkeypatch):
   )
   np.testing.assert_allclose(call(True), exact, atol=2e-6)
   out = call(STRICT)
-  caught = interpreter.races.races_found or not np.allclose(out, exact)
+  caught = raced() or not np.allclose(out, exact)
   assert caught
 
 

@@ -34,6 +34,23 @@ class Verdict:
   value: float | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Trace:
+  """What a teacher wrote on a problem; `text` is None where nothing came.
+
+  `sample` counts the traces of one problem from 0. `finish` is why it ended:
+  "stop", "length", or the "error" that `error` tells. `tokens` are the
+  teacher's own, None where it counts none.
+  """
+
+  problem: Problem
+  text: str | None
+  sample: int
+  finish: Literal["stop", "length", "error"]
+  tokens: int | None = None
+  error: str | None = None
+
+
 @struct.dataclass
 class Batch:
   """Packed rows of tokens; `weights_BT[t]` weighs predicting token `t+1`."""

@@ -35,6 +35,9 @@ def annotate(lengths, count):
     "problems": problems("train", lengths),
     "count": count,
     "teacher": "research.teachers.solver",
+    "gates": [
+      {"name": "research.annotation.verify", "args": {"in_a_row": 100}}
+    ],
   }
 
 

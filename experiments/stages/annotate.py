@@ -1,54 +1,213 @@
-"""A teacher writes traces; what its task does not find correct is not kept."""
+"""A teacher writes traces, and gates say which of them a student may read."""
 
 import dataclasses
+import functools
 import json
 import pathlib
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
+import jax
 from rich import progress
 
-from experiments import pools
+from experiments import pools, settings
 from experiments.resolve import resolve
-from experiments.settings import Address, Problems, Run
+from experiments.settings import Address, Plugin, Problems, Run
+from research.annotation import gates
+from research.data import jsonl
 from research.training.metrics import replace_file
+from research.types import Trace
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+  """What is not to be learned: `count` problems, or a field of a JSONL file."""
+
+  problems: Problems | None = None
+  count: int | None = None
+  path: str | None = None
+  field: str = "prompt"
+
+  def __post_init__(self):
+    """Raises ValueError where it is neither, or both."""
+    if (self.problems is None) == (self.path is None):
+      raise ValueError(f"{self}: either problems or a path is wanted")
+    if (self.problems is None) != (self.count is None):
+      raise ValueError(f"{self}: problems want a count, and a path none")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """How many problems to annotate, and who writes (a `write` function)."""
+  """`teacher` (a `write` function, with `args`) writes `samples` a problem.
+
+  `gates` run in this order; `critic` is the teacher (a `reply` function) that
+  some of them ask, `held_out` what `decontaminate` compares with. In paths
+  among the arguments `{stage}` stands for that stage's folder, this one's too.
+  """
 
   run: Run
   problems: Problems
   count: int
   teacher: Address
+  args: dict[str, Any] = dataclasses.field(default_factory=dict)
+  samples: int = 1
+  gates: tuple[Plugin, ...] = (Plugin(Address("research.annotation.verify")),)
+  critic: Plugin | None = None
+  held_out: tuple[HeldOut, ...] = ()
 
   def __post_init__(self):
     """Raises ValueError where nothing would be written."""
-    if self.count < 1:
-      raise ValueError(f"annotate: count is {self.count}; at least 1 is wanted")
+    if min(self.count, self.samples) < 1:
+      raise ValueError(
+        f"annotate: count is {self.count} and samples {self.samples}; at "
+        "least 1 of each is wanted"
+      )
+
+
+def _located(args: Any, folders: Mapping[str, str]) -> Any:
+  """Returns arguments with stages' names in braces as their folders."""
+
+  def replaced(value: Any) -> Any:
+    if isinstance(value, str):
+      for name, folder in folders.items():
+        value = value.replace(f"{{{name}}}", folder)
+    return value
+
+  return jax.tree.map(replaced, args)
+
+
+def _held_out(config: Config, folders: Mapping[str, str]) -> dict[str, Any]:
+  """Returns the questions of each evaluation set, by a name of it."""
+  found = {}
+  for told in config.held_out:
+    if told.problems is not None:
+      asked = pools.pool(told.problems, told.count or 0, config.run.seed)
+      name = f"{told.problems.task.rpartition('.')[2]}/{told.problems.split}"
+      texts = [problem.prompt for problem in asked]
+    else:
+      name = _located(told.path, folders)
+      lines = jsonl.lines(name)
+      texts = [jsonl.field(line, told.field, at) for at, line in lines]
+    # Two sets may be of one split, with other arguments.
+    found[f"{name} #{len(found)}" if name in found else name] = texts
+  return found
+
+
+def _counted[T](
+  said: Iterable[T], accounts: list[dict[str, Any]]
+) -> Generator[T, None, Any]:
+  """Yields what a teacher says, and adds what it returns to `accounts`."""
+  account = yield from said
+  accounts += [account] if account else []
+
+
+def _about(
+  config: Config, folders: Mapping[str, str], critic: list[dict[str, Any]]
+) -> gates.About:
+  """Returns what the gates may know."""
+  reply = None
+  if config.critic is not None:
+    ask = functools.partial(
+      resolve(config.critic.name).reply,
+      seed=config.run.seed,
+      **_located(config.critic.args, folders),
+    )
+    reply = lambda conversations: _counted(ask(conversations), critic)
+  return gates.About(
+    resolve(config.problems.task),
+    settings.load_tokenizer(config.run),
+    config.run.seed,
+    _held_out(config, folders),
+    reply,
+  )
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+  return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def _keep(
+  workdir: pathlib.Path,
+  task: Any,
+  kept: list[Trace],
+  dropped: list[gates.Dropped],
+) -> None:
+  """Writes the traces, an answer for each of their problems, and the rest."""
+  about = lambda trace: {
+    "prompt": trace.problem.prompt,
+    "key": trace.problem.meta["key"],
+  }
+  traces = [about(trace) | {"completion": trace.text} for trace in kept]
+  answered = {id(trace.problem): trace for trace in kept}.values()
+  answers = [
+    about(trace) | {"completion": task.answer_text(trace.problem)}
+    for trace in answered
+  ]
+  refused = [
+    about(trace)
+    | {"sample": trace.sample, "completion": trace.text, "gate": gate}
+    | {"reason": why.name, "detail": why.detail}
+    for trace, gate, why in dropped
+  ]
+  replace_file(workdir / "traces.jsonl", _lines(traces))
+  replace_file(workdir / "answers.jsonl", _lines(answers))
+  replace_file(workdir / "dropped.jsonl", _lines(refused))
 
 
 def run(
   config: Config, inputs: dict[str, Any], workdir: pathlib.Path
 ) -> dict[str, Any]:
-  """Writes traces.jsonl, and answers.jsonl: the same problems, answers alone.
+  """Writes traces.jsonl, and answers.jsonl: their problems, answers alone.
 
-  Returns how many traces were kept and how many rejected.
+  What was dropped is in dropped.jsonl with its gate and reason, and the counts
+  are in gates.json. Returns these, and what the teachers say they did.
+
+  Raises:
+    ValueError: no trace is left.
   """
-  del inputs
   task = resolve(config.problems.task)
   problems = pools.pool(config.problems, config.count, config.run.seed)
-  teacher = resolve(config.teacher)
-  written = teacher.write(task, problems, None, config.run.seed)
-  traces, answers, rejected = [], [], 0
-  watched = progress.track(written, workdir.name.rjust(12), len(problems))
-  for trace in watched:
-    about = {"prompt": trace.problem.prompt, "key": trace.problem.meta["key"]}
-    traces.append(about | {"completion": trace.text})
-    answer = task.answer_text(trace.problem)
-    answers.append(about | {"completion": answer})
-    rejected = trace.rejected
-  for name, rows in (("traces", traces), ("answers", answers)):
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    replace_file(workdir / f"{name}.jsonl", lines.encode())
-  return {"kept": len(traces), "rejected": rejected}
+  folders = {name: done["folder"] for name, done in inputs.items()}
+  folders |= {workdir.name: str(workdir)}
+  teacher: list[dict[str, Any]] = []  # their accounts, one a call
+  critic: list[dict[str, Any]] = []
+  about = _about(config, folders, critic)
+  chosen = [
+    (
+      gate.name,
+      functools.partial(
+        resolve(gate.name).sift, about=about, **_located(gate.args, folders)
+      ),
+    )
+    for gate in config.gates
+  ]
+  # Without traces first: a gate that is not told what it needs costs nothing.
+  gates.run([], chosen)
+  written = resolve(config.teacher).write(
+    task,
+    problems,
+    config.samples,
+    config.run.seed,
+    **_located(config.args, folders),
+  )
+  watched = progress.track(
+    _counted(written, teacher),
+    workdir.name.rjust(12),
+    len(problems) * config.samples,
+  )
+  kept, dropped, counts = gates.run(list(watched), chosen)
+  told = {"gates": counts, "teacher": teacher, "critic": critic}
+  _keep(workdir, task, kept, dropped)
+  replace_file(workdir / "gates.json", json.dumps(told, indent=2).encode())
+  if not kept:
+    why = dropped[-1]
+    raise ValueError(
+      f"{workdir.name}: no trace is left of {counts[0]['in']}; the last was "
+      f"dropped by {why.gate} as {why.reason.name}: {why.reason.detail!r}. All "
+      f"counts are in {workdir / 'gates.json'}"
+    )
+  passed = {
+    f"{workdir.name}_{n}_{count['gate'].rpartition('.')[2]}": count["out"]
+    for n, count in enumerate(counts)
+  }
+  return {"kept": len(kept), **told, "summary": passed}

@@ -8,19 +8,23 @@ after a kill asks for nothing that it has.
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import json
 import os
+import pathlib
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import openai
 
-from research.teachers.ledger import Answer, Ledger
+from research.teachers import answers
+from research.teachers.answers import Answer, Messages
+from research.teachers.ledger import Ledger
+from research.types import Problem, Trace
 
-Messages = tuple[Mapping[str, str], ...]
 LONGEST = 60.0  # seconds between two attempts
 AHEAD = 4  # prompts that wait for a free place, times `concurrency`
 
@@ -53,6 +57,40 @@ class Endpoint:
     """Raises ValueError on numbers with which nothing is asked."""
     if min(self.max_tokens, self.concurrency, self.attempts) < 1:
       raise ValueError(f"{self}: these must be at least 1")
+
+
+def write(
+  task: Any, problems: Iterable[Problem], n: int, seed: int, **how: Any
+) -> Generator[Trace, None, dict[str, Any]]:
+  """Yields `n` traces a problem, in order; returns the ledger's account.
+
+  `how` is that of `reply`.
+  """
+  del task
+  ask_all = functools.partial(reply, seed=seed, **how)
+  return answers.traces(problems, n, ask_all)
+
+
+def reply(
+  conversations: Iterable[Messages],
+  seed: int,
+  *,
+  ledger: str,
+  system: str | None = None,
+  **how: Any,
+) -> answers.Replies:
+  """Yields an answer a conversation; returns what the ledger's cost in all.
+
+  `ledger` is a path and `how` are Endpoint's fields. `system` goes before
+  every conversation. An endpoint draws as it likes: `seed` says nothing to it.
+  """
+  del seed
+  endpoint, book = Endpoint(**how), Ledger(pathlib.Path(ledger))
+  try:
+    yield from ask(answers.under(conversations, system), endpoint, book)
+    return dataclasses.asdict(book.spent()) | {"money": money(endpoint, book)}
+  finally:
+    book.close()
 
 
 class BudgetSpent(Exception):

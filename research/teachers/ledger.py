@@ -12,19 +12,7 @@ import pathlib
 import threading
 from typing import Any
 
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-  """What came back for one request; `text` is None where nothing did.
-
-  `finish` is why it ended: "stop", "length", or the "error" that `error` tells.
-  """
-
-  text: str | None
-  finish: str
-  prompt_tokens: int = 0
-  completion_tokens: int = 0
-  error: str | None = None
+from research.teachers.answers import Answer
 
 
 @dataclasses.dataclass(frozen=True)

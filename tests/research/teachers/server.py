@@ -1,18 +1,24 @@
 """An OpenAI-compatible endpoint that misbehaves as it is told to.
 
-    python -m tests.research.teachers.server PORT LOG FAULTS
+    python -m tests.research.teachers.server PORT LOG FAULTS SCRIPT
 
-A prompt is answered by its own words in reverse. The n-th request of all gets
-the fault FAULTS[n % len(FAULTS)]: `.` none, `4` 429, `5` 500, `t` a time-out,
-`c` a stream that is cut, `m` malformed JSON, `b` 400. LOG gets a line a
-request: its prompt.
+A prompt is answered by its own words in reverse, or as the first entry of
+SCRIPT, a JSON list of [words, answer], says whose words it contains. The n-th
+request of all gets the fault FAULTS[n % len(FAULTS)]: `.` none, `4` 429, `5`
+500, `t` a time-out, `c` a stream that is cut, `m` malformed JSON, `b` 400. LOG
+gets a line a request: its prompt.
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import pathlib
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
 
 import uvicorn
 from starlette.applications import Starlette
@@ -20,6 +26,29 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 STALL = 3.0  # seconds: longer than a test's time-out
+REPOSITORY = pathlib.Path(__file__).parents[3]
+
+
+@contextlib.contextmanager
+def served(log, faults, script=()):
+  """The url of a server of its own process."""
+  with socket.socket() as s:
+    s.bind(("127.0.0.1", 0))
+    port = s.getsockname()[1]
+  command = [sys.executable, "-m", "tests.research.teachers.server"]
+  process = subprocess.Popen(
+    [*command, str(port), log, faults, json.dumps(script)], cwd=REPOSITORY
+  )
+  try:
+    for _ in range(300):
+      with contextlib.suppress(OSError):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/ready")
+        break
+      time.sleep(0.1)
+    yield f"http://127.0.0.1:{port}/v1"
+  finally:
+    process.kill()
+    process.wait()
 
 
 def chunk(delta, finish=None, usage=None):
@@ -34,8 +63,9 @@ def chunk(delta, finish=None, usage=None):
   return f"data: {json.dumps(body)}\n\n"
 
 
-async def words(prompt, fault):
-  answer = prompt.split()[::-1]
+async def words(prompt, fault, script):
+  fitting = (said.split(" ") for words, said in script if words in prompt)
+  answer = next(fitting, prompt.split()[::-1])
   if fault == "m":
     yield 'data: {"id": "x", "choices": [{"del\n\n'
     return
@@ -54,7 +84,7 @@ async def words(prompt, fault):
   yield "data: [DONE]\n\n"
 
 
-def app(log, faults):
+def app(log, faults, script=()):
   counted = itertools.count()
 
   async def complete(request):
@@ -70,7 +100,7 @@ def app(log, faults):
     if fault == "t":
       await asyncio.sleep(STALL)
     return StreamingResponse(
-      words(prompt, fault), media_type="text/event-stream"
+      words(prompt, fault, script), media_type="text/event-stream"
     )
 
   async def ready(request):
@@ -85,7 +115,9 @@ def app(log, faults):
 
 
 if __name__ == "__main__":
-  port, log, faults = sys.argv[1:]
+  port, log, faults, script = sys.argv[1:]
   uvicorn.run(
-    app(pathlib.Path(log), faults), port=int(port), log_level="critical"
+    app(pathlib.Path(log), faults, json.loads(script)),
+    port=int(port),
+    log_level="critical",
   )

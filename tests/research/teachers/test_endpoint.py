@@ -1,16 +1,12 @@
 """An endpoint that misbehaves, kills, budgets: each prompt once, in order."""
 
 import collections
-import contextlib
 import dataclasses
 import json
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 
 import openai
 import pytest
@@ -18,28 +14,9 @@ import pytest
 from research.teachers import endpoint as endpoints
 from research.teachers.endpoint import BudgetSpent, Endpoint, ask
 from research.teachers.ledger import Ledger
+from tests.research.teachers.server import served
 
 REPOSITORY = pathlib.Path(__file__).parents[3]
-
-
-@contextlib.contextmanager
-def served(log, faults):
-  """The url of a server of its own process."""
-  with socket.socket() as s:
-    s.bind(("127.0.0.1", 0))
-    port = s.getsockname()[1]
-  command = [sys.executable, "-m", "tests.research.teachers.server"]
-  process = subprocess.Popen([*command, str(port), log, faults], cwd=REPOSITORY)
-  try:
-    for _ in range(300):
-      with contextlib.suppress(OSError):
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/ready")
-        break
-      time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}/v1"
-  finally:
-    process.kill()
-    process.wait()
 
 
 def endpoint(url, **changes):

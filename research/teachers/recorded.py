@@ -1,0 +1,202 @@
+"""Traces that someone recorded before: a JSONL file, read with suspicion.
+
+    {"prompt": "3a+4b*9", "completion": "a3+4=7b7*9=3\n#### 3"}
+
+A line that cannot be used is passed over, and told by its number and reason.
+"""
+
+import collections
+import itertools
+import json
+import pathlib
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+from research.types import Problem, Trace
+
+LONGEST = 16_000_000  # bytes of a line
+OPTIONAL = ("id", "key", "finish", "tokens")
+
+
+class Record(NamedTuple):
+  """What a line holds; its problem is found by key, else by prompt."""
+
+  line: int
+  addresses: list[tuple[str, str]]
+  text: str
+  finish: Literal["stop", "length"]
+  tokens: int | None
+
+
+Faults = dict[str, list[int]]  # line numbers by reason
+
+
+class _Fault(Exception):
+  """Why a line is not used."""
+
+
+def write(
+  task: Any,
+  problems: Iterable[Problem],
+  n: int,
+  seed: int,
+  *,
+  path: str,
+  prompt: str = "prompt",
+  completion: str = "completion",
+  longest: int = LONGEST,
+) -> Generator[Trace, None, dict[str, Any]]:
+  """Yields `n` traces a problem, in the order of the file at `path`.
+
+  Where it has fewer, those that lack are errors. `prompt` and `completion` are
+  what the file calls them; lines may have `id`, `key`, `finish` and `tokens`.
+  Returns how many lines there were and, by reason, which were not used, or not
+  in full. Raises FileNotFoundError without a file.
+  """
+  del task, seed
+  records, faults = read(path, prompt, completion, longest)
+  waiting = _by_address(records)
+  used: set[int] = set()
+  for problem in problems:
+    places = ("key", problem.meta["key"]), ("prompt", problem.prompt.strip())
+    fitting = (r for place in places for r in waiting.get(place, ()))
+    for sample in range(n):
+      record = next((r for r in fitting if r.line not in used), None)
+      yield _trace(problem, sample, record)
+      used |= {record.line} if record else set()
+  if left := [r.line for r in records if r.line not in used]:
+    faults["not asked for"] = left
+  told = {
+    why: {"count": len(numbers), "lines": spans(numbers)}
+    for why, numbers in faults.items()
+  }
+  return {"usable": len(records), "faults": told}
+
+
+def _by_address(
+  records: list[Record],
+) -> Mapping[tuple[str, str], list[Record]]:
+  """Records by each name that their problem may have."""
+  found = collections.defaultdict(list)
+  for record in records:
+    for address in record.addresses:
+      found[address].append(record)
+  return found
+
+
+def _trace(problem: Problem, sample: int, record: Record | None) -> Trace:
+  """A problem's record as its trace."""
+  if record is None:
+    error = "no line of the file is left for this problem"
+    return Trace(problem, None, sample, "error", error=error)
+  return Trace(problem, record.text, sample, record.finish, record.tokens)
+
+
+def read(
+  path: str | pathlib.Path, prompt: str, completion: str, longest: int
+) -> tuple[list[Record], Faults]:
+  """The usable records of a file, and its faults.
+
+  An unknown field is a fault that leaves its record usable, without the field.
+  """
+  records, faults = [], collections.defaultdict(list)
+  ids: set[Any] = set()
+  with pathlib.Path(path).open("rb") as file:
+    for number, line in _lines(file, longest):
+      try:
+        raw = _parse(line)
+        if raw is None:
+          continue
+        record = _record(raw, number, prompt, completion)
+        if raw.get("id") in ids:
+          raise _Fault("duplicate id")
+      except _Fault as fault:
+        faults[str(fault)].append(number)
+        continue
+      ids |= {raw["id"]} if "id" in raw else set()
+      records.append(record)
+      for name in sorted(set(raw) - {prompt, completion, *OPTIONAL}):
+        faults[f"unknown field {name[:40]!r}"].append(number)
+  return records, dict(faults)
+
+
+def _lines(file: BinaryIO, longest: int) -> Iterator[tuple[int, bytes | None]]:
+  """Numbers and lines; None for one of over `longest` bytes, never held."""
+  for number in itertools.count(1):
+    line = file.readline(longest + 1)
+    if not line:
+      return
+    whole = len(line) <= longest or line.endswith(b"\n")
+    rest = line
+    while not whole and rest and not rest.endswith(b"\n"):
+      rest = file.readline(1 << 20)
+    yield number, line if whole else None
+
+
+def _parse(line: bytes | None) -> dict[str, Any] | None:
+  """A line's object, or None for an empty one."""
+  if line is None:
+    raise _Fault("longer than a line may be")
+  try:
+    decoded = line.decode("utf-8")
+  except UnicodeDecodeError as error:
+    raise _Fault("not UTF-8") from error
+  if not decoded.strip():
+    return None
+  try:
+    raw = json.loads(decoded, object_pairs_hook=_once)
+  except (ValueError, RecursionError) as error:
+    raise _Fault("not JSON") from error
+  if not isinstance(raw, dict):
+    raise _Fault("not an object")
+  return raw
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """An object whose fields differ: of two alike JSON would keep the last."""
+  if len({name for name, _ in pairs}) < len(pairs):
+    raise _Fault("a field twice")
+  return dict(pairs)
+
+
+def _record(
+  raw: dict[str, Any], number: int, prompt: str, completion: str
+) -> Record:
+  """An object as a record."""
+  for name in ("key", prompt, completion):
+    if name in raw and not _is_text(raw[name]):
+      raise _Fault(f"{name!r} is not text")
+  if completion not in raw or not {"key", prompt} & set(raw):
+    raise _Fault("no key and no prompt, or no completion")
+  finish, tokens = raw.get("finish", "stop"), raw.get("tokens")
+  if finish not in ("stop", "length"):
+    raise _Fault("'finish' is neither stop nor length")
+  if tokens is not None and (type(tokens) is not int or tokens < 0):
+    raise _Fault("'tokens' is no count")
+  if not isinstance(raw.get("id", ""), str | int):
+    raise _Fault("'id' is neither text nor a number")
+  names = (("key", "key"), ("prompt", prompt))
+  addresses = [(kind, raw[x].strip()) for kind, x in names if x in raw]
+  return Record(number, addresses, raw[completion], finish, tokens)
+
+
+def _is_text(value: Any) -> bool:
+  """Whether a value is text that is not blank, in valid Unicode."""
+  if not isinstance(value, str) or not value.strip():
+    return False
+  try:
+    value.encode("utf-8")
+  except UnicodeEncodeError:  # half a pair, which JSON can spell
+    return False
+  return True
+
+
+def spans(numbers: Iterable[int]) -> str:
+  """Ascending numbers for reading: 1-3, 7."""
+  runs: list[list[int]] = []
+  for n in numbers:
+    if runs and n == runs[-1][-1] + 1:
+      runs[-1][1:] = [n]
+    else:
+      runs.append([n])
+  return ", ".join("-".join(map(str, run)) for run in runs)

@@ -63,6 +63,7 @@ oracle:  ## Ask transformers anew, in .venv-torch (Python 3.11, CPU torch)
 	.venv-torch/bin/python tests/oracle/worker.py make tests/golden/huggingface
 	.venv-torch/bin/python tests/oracle/templates_worker.py make \
 	  tests/golden/templates
+	.venv-torch/bin/python tests/oracle/peft_worker.py make tests/golden/peft
 	.venv-torch/bin/python tests/oracle/trl_worker.py \
 	  tests/golden/trl_distillation.json
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from rich import progress
 
 from research import sharding
-from research.models import transformer
+from research.models import lora, transformer
 from research.models.config import Model
 from research.training import checkpoint, metrics
 from research.types import TrainState
@@ -82,9 +82,15 @@ def deferred_sigterm() -> Iterator[threading.Event]:
     signal.signal(signal.SIGTERM, before)
 
 
+def _trained(model: Model, mesh: Mesh) -> Any:
+  """Returns the sharding of each parameter that a checkpoint holds."""
+  boxed = lora.trained(model, transformer.abstract(model))
+  return sharding.of_parameters(boxed, mesh)
+
+
 def layout(model: Model, mesh: Mesh, state: Any) -> Any:
   """Returns the sharding of each leaf of an (abstract) TrainState."""
-  params = sharding.of_parameters(transformer.abstract(model), mesh)
+  params = _trained(model, mesh)
   return sharding.like_parameters(state, state.params, params, mesh)
 
 
@@ -102,15 +108,18 @@ def begin(
 def load_params(path: pathlib.Path, model: Model, mesh: Mesh) -> Any:
   """Returns the parameters of the newest checkpoint under `path`, sharded.
 
+  These are the adapters alone where the model has a LoRA.
+
   Raises:
     FileNotFoundError: there is none.
   """
   shapes = jax.eval_shape(
     functools.partial(transformer.init, model), jax.random.key(0)
   )
-  shardings = sharding.of_parameters(transformer.abstract(model), mesh)
   place = lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at)
-  abstract = jax.tree.map(place, shapes, shardings)
+  abstract = jax.tree.map(
+    place, lora.trained(model, shapes), _trained(model, mesh)
+  )
   found = checkpoint.restore(path, abstract, only="params")
   if found is None:
     raise FileNotFoundError(f"{path}: no checkpoint there; run its stage first")

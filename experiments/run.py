@@ -218,7 +218,7 @@ def finish(
     seeds=[config["seed"]],
     order=list(done),
   )
-  if merged:
+  if summary.rows(merged):
     console.print(summary.table(merged))
   console.print(f"report: {path}")
 

@@ -42,6 +42,13 @@ class Run:
   model: Model
   mesh: Mesh
 
+  def __post_init__(self):
+    """Raises ValueError where the model of all stages has adapters."""
+    if self.model.lora is not None:
+      raise ValueError(
+        "config.model.lora: adapters belong to a stage: set config.STAGE.lora"
+      )
+
 
 @dataclasses.dataclass(frozen=True)
 class Problems:

@@ -1,16 +1,20 @@
 """What all training stages share: where a student begins, and how it trains."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from experiments import loop, settings
 from research import sharding
-from research.models import transformer
+from research.data import text
+from research.models import huggingface, lora, peft, quantize, transformer
+from research.models.config import Lora, Model
 from research.training import optimizers
 from research.training import step as steps
 from research.types import TrainState
@@ -21,19 +25,131 @@ def make_mesh(config: Any) -> Mesh:
   return sharding.make_mesh(**dataclasses.asdict(config.run.mesh))
 
 
-def load(config: Any, inputs: dict[str, Any], stage: str, mesh: Mesh) -> Any:
-  """Returns the parameters that `stage` ended with, sharded.
+def check(config: Any) -> None:
+  """Raises ValueError on adapters over nothing, and bits of no base."""
+  if config.lora is not None and config.start is None:
+    raise ValueError(
+      "lora: adapters are trained over parameters that are there: name their "
+      "stage in start"
+    )
+  if config.lora is None and config.base_bits is not None:
+    raise ValueError(
+      "base_bits: every parameter is trained here, and what is quantised "
+      "cannot be: set lora as well"
+    )
 
-  Raises:
-    ValueError: no such stage has run before this one.
-    FileNotFoundError: it trained nothing.
-  """
+
+def decoder(config: Any) -> Model:
+  """Returns the decoder that a stage trains, its adapters included."""
+  return dataclasses.replace(config.run.model, lora=config.lora)
+
+
+def params(config: Any, state: TrainState) -> Any:
+  """Returns all parameters of that decoder in a state of its training."""
+  if config.lora is None:
+    return state.params
+  return lora.join(state.frozen[0], state.params)
+
+
+def adapters(config: Any) -> dict[str, Any]:
+  """Returns what a stage's outputs say of its adapters, for `load`."""
+  if config.lora is None:
+    return {}
+  over = {"start": config.start, "base_bits": config.base_bits}
+  return {"adapters": {"lora": dataclasses.asdict(config.lora), **over}}
+
+
+def outputs(inputs: dict[str, Any], stage: str) -> dict[str, Any]:
+  """Returns what `stage` told; ValueError where it has not run."""
   if stage not in inputs:
     raise ValueError(
       f"no stage {stage!r} has run before this one; there are {list(inputs)}"
     )
-  path = pathlib.Path(inputs[stage]["folder"]) / "checkpoints"
-  return loop.load_params(path, config.run.model, mesh)
+  return inputs[stage]
+
+
+def _check_same(asked: Model, found: Model, directory: str) -> None:
+  """Raises ValueError naming what a checkpoint has otherwise than the run."""
+  free = ("context", "dtype", "remat")  # what a run may choose
+  wanted = dataclasses.asdict(asked)
+  differing = [
+    f"{name} is {value!r} there and {wanted[name]!r} in config.model"
+    for name, value in dataclasses.asdict(found).items()
+    if value != wanted[name] and name not in free
+  ]
+  if differing:
+    raise ValueError(f"{directory} is another model: {'; '.join(differing)}")
+
+
+def load(config: Any, inputs: dict[str, Any], stage: str, mesh: Mesh) -> Any:
+  """Returns the parameters that `stage` ended with, fp32 and sharded.
+
+  Adapters are merged into the base that they were trained over.
+
+  Raises:
+    ValueError: no such stage has run before this one, or it is a checkpoint of
+      another model than the run's.
+    FileNotFoundError: it trained nothing.
+  """
+  done, model = outputs(inputs, stage), config.run.model
+  if "checkpoint" in done:
+    found, params = huggingface.load(
+      done["checkpoint"], mesh=mesh, dtype=jnp.float32
+    )
+    _check_same(model, found, done["checkpoint"])
+    return params
+  path = pathlib.Path(done["folder"]) / "checkpoints"
+  if "adapters" not in done:
+    return loop.load_params(path, model, mesh)
+  over = done["adapters"]
+  base = load(config, inputs, over["start"], mesh)
+  base = _quantised(model, base, over["base_bits"], mesh)
+  adapted = dataclasses.replace(
+    model, lora=settings.build(Lora, over["lora"], f"{stage}.lora")
+  )
+  joined = lora.join(base, loop.load_params(path, adapted, mesh))
+  return lora.merge(adapted, joined)[1]
+
+
+def _frozen(model: Model, params: Any, bits: int | None, mesh: Mesh) -> Any:
+  """Returns parameters to be read only: in the compute dtype, or in `bits`."""
+  params = _quantised(model, params, bits, mesh)
+  return transformer.in_compute_dtype(model, params)
+
+
+def teacher(
+  config: Any, inputs: dict[str, Any], mesh: Mesh
+) -> tuple[Model, Any, int]:
+  """Returns (model, params, tokens) of `config.teacher`, to be read only.
+
+  A checkpoint's model is its own, and `tokens` the first ids that it shares
+  with the student's; any other stage's is the run's, and they share all.
+
+  Raises:
+    ValueError: no such stage has run; a checkpoint's tokenizer is another one.
+    FileNotFoundError: a checkpoint has no tokenizer to compare.
+  """
+  done, bits = outputs(inputs, config.teacher), config.teacher_bits
+  if "checkpoint" not in done:
+    model, params = config.run.model, load(config, inputs, config.teacher, mesh)
+    return model, _frozen(model, params, bits, mesh), model.vocab
+  own, theirs = (
+    settings.load_tokenizer(config.run),
+    text.load_tokenizer(done["checkpoint"]),
+  )
+  shared = text.shared_rows(theirs, own)
+  model, params = huggingface.load(done["checkpoint"], mesh=mesh)
+  tokens = min(shared, model.vocab, config.run.model.vocab)
+  return model, _frozen(model, params, bits, mesh), tokens
+
+
+def _quantised(model: Model, params: Any, bits: int | None, mesh: Mesh) -> Any:
+  if bits is None:
+    return params
+  boxed = quantize.abstract(transformer.abstract(model), bits)
+  placed = sharding.of_parameters(boxed, mesh)
+  narrow = functools.partial(quantize.quantize, bits=bits)
+  return jax.jit(narrow, out_shardings=placed)(params)
 
 
 def _first_state(
@@ -42,15 +158,17 @@ def _first_state(
   """Returns (make, abstract) of the state that the stage `name` begins with.
 
   `config.start` names the stage whose parameters it begins from, or is None.
+  Adapters begin anew; what they begin from is frozen.
   """
-  model = config.run.model
+  model = decoder(config)
   draw, later = jax.random.split(settings.key(config.run, name))
-  fresh, abstract = loop.begin(
-    model,
-    mesh,
-    lambda: steps.new_state(transformer.init(model, draw), optimizer, later),
-  )
-  if config.start is None:
+
+  def first() -> TrainState:
+    drawn = lora.trained(model, transformer.init(model, draw))
+    return steps.new_state(drawn, optimizer, later)
+
+  fresh, abstract = loop.begin(model, mesh, first)
+  if config.start is None or config.lora is not None:
     return fresh, abstract
   begun = lambda: dataclasses.replace(
     fresh(), params=load(config, inputs, config.start, mesh)
@@ -68,18 +186,22 @@ def train(
   position: loop.Position | None = None,
   frozen: Any = None,
 ) -> TrainState:
-  """Trains the student of a stage's config on what `draw` gives; see `fit`."""
-  optimizer = optimizers.make(config.optimizer, config.loop.steps)
-  fresh, abstract = _first_state(
-    config, inputs, optimizer, make_mesh(config), workdir.name
-  )
+  """Trains the student of a stage's config on what `draw` gives; see `fit`.
+
+  Adapters are saved without their base, and at the end in PEFT's format too.
+  """
+  mesh = make_mesh(config)
+  if config.lora is not None:
+    base = load(config, inputs, config.start, mesh)
+    base = _frozen(config.run.model, base, config.base_bits, mesh)
+    objective, frozen = lora.over(objective), (base, frozen)
+  how = config.optimizer
+  optimizer = optimizers.make(how, config.loop.steps)
+  fresh, abstract = _first_state(config, inputs, optimizer, mesh, workdir.name)
   step = steps.compiled(
-    objective,
-    optimizer,
-    clip=config.optimizer.clip,
-    microbatches=config.microbatches,
+    objective, optimizer, clip=how.clip, microbatches=config.microbatches
   )
-  return loop.fit(
+  state = loop.fit(
     config.loop,
     workdir,
     fresh,
@@ -90,3 +212,15 @@ def train(
     frozen=frozen,
     config=dataclasses.asdict(config),
   )
+  if config.lora is not None:
+    _hand_over(config, inputs, workdir / "peft", state)
+  return state
+
+
+def _hand_over(
+  config: Any, inputs: dict[str, Any], folder: pathlib.Path, state: TrainState
+) -> None:
+  """Writes the adapters for others; a resumed run may find them written."""
+  name = inputs[config.start].get("checkpoint")
+  if not folder.exists():
+    peft.save(folder, decoder(config), state.params, base_name=name)

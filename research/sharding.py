@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -41,21 +41,30 @@ ACTIVATIONS = {
 
 
 def make_mesh(
-  *, data: int = 1, fsdp: int = 1, tensor: int = 1, context: int = 1
+  *,
+  data: int = 1,
+  fsdp: int = 1,
+  tensor: int = 1,
+  context: int = 1,
+  devices: Sequence[Any] | None = None,
 ) -> Mesh:
-  """Returns a mesh of the first data*fsdp*tensor*context devices."""
+  """Returns a mesh of the first data*fsdp*tensor*context devices.
+
+  `devices` are this machine's, or those of a topology to compile for.
+  """
+  devices = jax.devices() if devices is None else devices
   shape = (data, fsdp, tensor, context)
   size = data * fsdp * tensor * context
-  if size > jax.device_count():
+  if size > len(devices):
     raise ValueError(
       f"a mesh of {shape} {MESH_AXES} wants {size} devices, this machine has "
-      f"{jax.device_count()}: shrink config.mesh"
+      f"{len(devices)}: shrink config.mesh"
     )
   return jax.make_mesh(
     shape,
     MESH_AXES,
     axis_types=(AxisType.Auto,) * 4,
-    devices=jax.devices()[:size],
+    devices=devices[:size],
   )
 
 

@@ -3,18 +3,21 @@
 import dataclasses
 import functools
 import pathlib
-from typing import Any
+from typing import Any, Literal
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from experiments import loop, settings, student
 from experiments.resolve import resolve
 from experiments.settings import Plugin, Run, Stage
 from research import sharding
-from research.data import jsonl, text
+from research.data import jsonl, signals, text
 from research.data.loader import Loader
+from research.models.config import Lora
 from research.training import objectives, optimizers
+from research.training.step import Objective
 from research.types import TrainState
 
 
@@ -31,7 +34,10 @@ class Config:
   """A step is `rows` rows of `length` tokens, read from `shards` shards.
 
   `start` names a stage to begin from instead of fresh parameters; `teacher`
-  one whose model speaks beside the student, for losses on its distribution.
+  one whose model speaks beside the student, for losses on its distribution;
+  `signals` one that recorded what a teacher said, for losses on candidates.
+  With `lora` only adapters over `start` are trained. What is frozen may be held
+  in few bits: `base_bits` beneath the adapters, `teacher_bits` the teacher.
   """
 
   run: Run
@@ -45,6 +51,10 @@ class Config:
   microbatches: int = 1
   start: Stage | None = None
   teacher: Stage | None = None
+  lora: Lora | None = None
+  base_bits: Literal[4, 8] | None = None
+  teacher_bits: Literal[4, 8] | None = None
+  signals: Stage | None = None
 
   def __post_init__(self):
     """Raises ValueError on a step that cannot be cut as asked."""
@@ -61,26 +71,45 @@ class Config:
         f"context of {self.run.model.context}: lower length or raise "
         "config.model.context"
       )
+    if self.teacher is None and self.teacher_bits is not None:
+      raise ValueError("distill: there are teacher_bits and no teacher")
+    if self.teacher is not None and self.signals is not None:
+      raise ValueError("distill: give a teacher or its signals, not both")
+    student.check(self)
 
 
 def _draw(
-  loader: Loader, mesh: Mesh, state: TrainState, step: int
+  loader: Loader,
+  cache: signals.Cache | None,
+  mesh: Mesh,
+  state: TrainState,
+  step: int,
 ) -> tuple[Any, dict]:
   """Returns the next batch, how much of it is not padding, and how many
   examples were too long for a row so far.
   """
   del state, step
   batch = next(loader)
+  said = None
+  if cache is not None:
+    tokens_BT, ids_BT = map(np.asarray, (batch.tokens_BT, batch.segments_BT))
+    said = cache.along(tokens_BT, ids_BT)
   real = float((batch.segments_BT > 0).sum())
   seen = {
     "fill": (real, float(batch.tokens_BT.size)),
     "learned_tokens": (float(batch.weights_BT.sum()), 1.0),
     "too_long": (float(loader.rejected), 1.0),
   }
-  return sharding.place(batch, mesh), seen
+  told = batch if said is None else (batch, said)
+  return sharding.place(told, mesh), seen
 
 
-def _located(path: str, inputs: dict[str, Any]) -> str:
+def located(path: str, inputs: dict[str, Any]) -> str:
+  """Returns the path with stages' names in braces as their folders.
+
+  Raises:
+    ValueError: it names a stage that has not run.
+  """
   folders = {name: done["folder"] for name, done in inputs.items()}
   try:
     return path.format(**folders)
@@ -92,7 +121,7 @@ def _located(path: str, inputs: dict[str, Any]) -> str:
 
 def _loader(config: Config, inputs: dict[str, Any]) -> Loader:
   tokenizer = settings.load_tokenizer(config.run)
-  sources = [jsonl.read(_located(c.path, inputs)) for c in config.corpora]
+  sources = [jsonl.read(located(c.path, inputs)) for c in config.corpora]
   return Loader(
     sources,
     functools.partial(text.example, tokenizer),
@@ -107,19 +136,34 @@ def _loader(config: Config, inputs: dict[str, Any]) -> Loader:
   )
 
 
+def _objective(
+  config: Config, inputs: dict[str, Any], mesh: Mesh
+) -> tuple[Objective, Any]:
+  """Returns the objective, and what is frozen beside the student."""
+  model = student.decoder(config)
+  loss = functools.partial(resolve(config.loss.name).loss, **config.loss.args)
+  if config.signals is not None:
+    return objectives.recorded(model, loss, mesh), None
+  if config.teacher is None:
+    return objectives.imitation(model, loss, mesh), None
+  teacher, frozen, tokens = student.teacher(config, inputs, mesh)
+  objective = objectives.matching(model, teacher, loss, mesh, tokens=tokens)
+  return objective, frozen
+
+
 def run(
   config: Config, inputs: dict[str, Any], workdir: pathlib.Path
 ) -> dict[str, Any]:
   """Trains the student; returns how many tokens its rows had room for."""
-  model, mesh = config.run.model, student.make_mesh(config)
-  loss = functools.partial(resolve(config.loss.name).loss, **config.loss.args)
-  objective, frozen = objectives.imitation(model, loss, mesh), None
-  if config.teacher is not None:
-    frozen = student.load(config, inputs, config.teacher, mesh)
-    objective = objectives.matching(model, model, loss, mesh)
+  mesh, cache = student.make_mesh(config), None
+  objective, frozen = _objective(config, inputs, mesh)
+  if config.signals is not None:
+    done = student.outputs(inputs, config.signals)
+    cache = signals.Cache(pathlib.Path(done["folder"]) / "signals")
   loader = _loader(config, inputs)
-  draw = functools.partial(_draw, loader, mesh)
+  draw = functools.partial(_draw, loader, cache, mesh)
   student.train(
     config, inputs, workdir, objective, draw, position=loader, frozen=frozen
   )
-  return {"capacity": config.loop.steps * config.rows * config.length}
+  capacity = config.loop.steps * config.rows * config.length
+  return {"capacity": capacity, **student.adapters(config)}

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -11,6 +11,7 @@ from experiments import loop, pools, settings, student
 from experiments.resolve import resolve
 from experiments.settings import Plugin, Problems, Run, Stage
 from research import sharding
+from research.models.config import Lora
 from research.sampling import rollout
 from research.sampling.sampler import Sampling
 from research.training import metrics, objectives, optimizers
@@ -49,7 +50,8 @@ class Config:
 
   `pool` problems are drawn once; each step takes its own of them. `algorithm`
   is a module with `advantage` and `loss`, called with `advantage` and the
-  plug-in's args.
+  plug-in's args. With `lora` only adapters over `start` are trained, and
+  `base_bits` may hold what is beneath them in few bits.
   """
 
   run: Run
@@ -62,6 +64,12 @@ class Config:
   optimizer: optimizers.Optimizer
   loop: loop.Loop
   microbatches: int = 1
+  lora: Lora | None = None
+  base_bits: Literal[4, 8] | None = None
+
+  def __post_init__(self):
+    """Raises ValueError on adapters over nothing."""
+    student.check(self)
 
 
 class Rollouts:
@@ -81,8 +89,8 @@ class Rollouts:
     asked = pools.of_step(self._pool, run.seed, step, cfg.problems)
     problems = [p for p in asked for _ in range(cfg.group)]
     completions = rollout.write(
-      run.model,
-      state.params,
+      student.decoder(self._config),
+      student.params(self._config, state),
       self._tokenizer,
       problems,
       jax.random.fold_in(state.key, step),
@@ -141,11 +149,12 @@ def run(
     return (trajectory, advantage(trajectory)), seen
 
   objective = objectives.policy_gradient(
-    config.run.model,
+    student.decoder(config),
     functools.partial(module.loss, **config.algorithm.args),
     temperature=config.rollout.temperature,
     mesh=mesh,
   )
   student.train(config, inputs, workdir, objective, draw)
   cfg = config.rollout
-  return {"answers": config.loop.steps * cfg.problems * cfg.group}
+  answers = config.loop.steps * cfg.problems * cfg.group
+  return {"answers": answers, **student.adapters(config)}

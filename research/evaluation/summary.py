@@ -119,13 +119,13 @@ def words(name: str) -> str:
 
 
 def table(summary: Mapping[str, Value]) -> Table:
-  """The chief rates as a table for a terminal of 80 columns.
+  """The chief rates and losses as a table for a terminal of 80 columns.
 
   One row a student and suite, each rate above its 95 % interval; lenient
   pass@1 without one, and the rest is left to the report.
   """
   lines = rows(summary)
-  names = [name for name in chief(metrics(lines)) if "@" in name]
+  names = [n for n in chief(metrics(lines)) if "@" in n or n == "nats"]
   drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
   drawn.add_column("student")
   for name in names:

@@ -1,7 +1,21 @@
 """The shape of a decoder: every switch that a published family needs."""
 
 import dataclasses
+import math
 from typing import Literal
+
+# The matrices of a layer, and the axes that each is contracted over: its first.
+MATRICES = {
+  "q_DKGH": "D",
+  "k_DKH": "D",
+  "v_DKH": "D",
+  "o_KGHD": "KGH",
+  "gate_DF": "D",
+  "up_DF": "D",
+  "down_FD": "F",
+}
+TARGETS = {name.split("_")[0]: name for name in MATRICES}  # by their stems
+ADAPTER = "_lora"  # behind such a stem: what holds the A and B of its matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +38,38 @@ class Rope:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lora:
+  """Low-rank adapters beside frozen matrices: W + scale A B (2106.09685).
+
+  `targets` are the matrices that have them, by the stems of their names.
+  """
+
+  rank: int
+  alpha: float
+  targets: tuple[str, ...] = tuple(TARGETS)
+  rslora: bool = False
+
+  def __post_init__(self):
+    """Refuses adapters that adapt nothing, and matrices that no layer has."""
+    if self.rank < 1 or not 0 < self.alpha < math.inf:
+      raise ValueError(
+        f"lora: rank is {self.rank} and alpha {self.alpha}; a rank of at least "
+        "1 and a finite alpha above 0 are wanted"
+      )
+    named = [stem for stem in TARGETS if stem in self.targets]
+    if not named or len(named) < len(self.targets):
+      raise ValueError(
+        f"lora: targets are {self.targets}; name some of {tuple(TARGETS)}, "
+        "each once"
+      )
+
+  @property
+  def scale(self) -> float:
+    """alpha / rank, or alpha / sqrt(rank) with `rslora` (2312.03732)."""
+    return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
   """A decoder-only transformer.
 
@@ -31,7 +77,8 @@ class Model:
   sees all, and the others rotate by `local_rope`. `unit_offset` scales norms by
   1 + w, `post_norm` adds a norm behind each sublayer, `embed_scale` multiplies
   embeddings by sqrt(width) (all three: Gemma). `remat` names what the backward
-  pass recomputes: nothing, all but the matmul outputs, or everything.
+  pass recomputes: nothing, all but the matmul outputs, or everything. `lora`
+  puts adapters beside the matrices; `research.models.lora` trains them.
   """
 
   vocab: int
@@ -59,6 +106,7 @@ class Model:
   logit_softcap: float | None = None
   dtype: Literal["float32", "bfloat16", "float64"] = "float32"
   remat: Literal["nothing", "elementwise", "everything"] = "nothing"
+  lora: Lora | None = None
 
   def __post_init__(self):
     """Refuses a shape that no decoder has, and switches that do nothing."""
@@ -79,7 +127,8 @@ class Model:
   @property
   def sizes(self) -> dict[str, int]:
     """The size of each axis letter that a parameter may carry."""
-    return {
+    rank = {} if self.lora is None else {"R": self.lora.rank}
+    return rank | {
       "V": self.vocab,
       "D": self.width,
       "N": self.layers,

@@ -6,12 +6,14 @@ file is looked through before a byte of a tensor is used, and nothing in it is
 ever executed.
 """
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 import struct
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -162,6 +164,28 @@ class Item(NamedTuple):
   def size(self) -> int:
     """Its bytes."""
     return math.prod(self.shape) * self.dtype.itemsize
+
+
+@contextlib.contextmanager
+def appearing(
+  directory: str | os.PathLike[str],
+) -> Iterator[pathlib.Path]:
+  """Yields a folder that becomes `directory` at the end, whole, or never.
+
+  Raises:
+    FileExistsError: something is there already: nothing is overwritten.
+  """
+  directory = pathlib.Path(directory)
+  if directory.exists():
+    raise FileExistsError(f"{directory} is there already; choose another name")
+  directory.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(
+    prefix=f".{directory.name}.", dir=directory.parent
+  ) as temporary:
+    made = pathlib.Path(temporary) / directory.name
+    made.mkdir()
+    yield made
+    made.rename(directory)
 
 
 def write(directory: pathlib.Path, items: Iterable[Item], most: int) -> None:

@@ -13,7 +13,6 @@ import math
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -313,18 +312,15 @@ def save(
 
   Raises:
     FileExistsError: something is there already: nothing is overwritten.
-    ValueError: no published family has these switches.
+    ValueError: no published family has these switches, or adapters.
   """
-  directory = pathlib.Path(directory)
-  if directory.exists():
-    raise FileExistsError(f"{directory} is there already; choose another name")
+  if config.lora is not None:
+    raise ValueError(
+      "a decoder with a LoRA is no checkpoint: merge it (lora.merge), or write "
+      "its adapters (peft.save)"
+    )
   described = _described(config, params, source)
-  directory.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(
-    prefix=f".{directory.name}.", dir=directory.parent
-  ) as temporary:
-    made = pathlib.Path(temporary) / directory.name
-    made.mkdir()
+  with hf_files.appearing(directory) as made:
     (made / "config.json").write_text(json.dumps(described, indent=2) + "\n")
     for path in (
       [] if source is None else map(pathlib.Path(source).joinpath, _BESIDE)
@@ -332,7 +328,6 @@ def save(
       if path.is_file():
         shutil.copyfile(path, made / path.name)
     hf_files.write(made, _items(config, params), most)
-    made.rename(directory)
 
 
 def _described(config: Model, params: Any, source: Any) -> dict[str, Any]:

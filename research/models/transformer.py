@@ -17,9 +17,9 @@ from flax import struct
 from jax.sharding import Mesh
 
 from research import sharding
-from research.models import attend
+from research.models import attend, quantize
 from research.models import rope as rotary
-from research.models.config import Model
+from research.models.config import ADAPTER, MATRICES, Model
 
 FEATURES = ("hidden",)
 
@@ -37,7 +37,7 @@ class Cache:
   v_BSKH: jax.Array
 
 
-def _weight(module: Any, name: str, fan_in: str, init: Any = None) -> jax.Array:
+def _weight(module: Any, name: str, fan_in: str, init: Any = None) -> Any:
   """Declares the parameter `name`, whose suffix gives shape and partition."""
   letters = name.rsplit("_", 1)[1]
   sizes = module.config.sizes
@@ -46,7 +46,43 @@ def _weight(module: Any, name: str, fan_in: str, init: Any = None) -> jax.Array:
     init = nn.initializers.truncated_normal(np.sqrt(variance))
   boxed = nn.with_logical_partitioning(init, tuple(letters))
   value = module.param(name, boxed, [sizes[x] for x in letters], jnp.float32)
+  if quantize.is_quantised(value):
+    return value
   return value.astype(module.config.dtype)
+
+
+class Adapter(nn.Module):
+  """The low-rank product x A B; A begins as PEFT's, B as zero."""
+
+  config: Model
+  inputs: str
+  outputs: str
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns the product, of the shape of x's with the matrix itself."""
+    i, o = self.inputs, self.outputs
+    draw = nn.initializers.variance_scaling(
+      1 / 3, "fan_in", "uniform", in_axis=tuple(range(len(i)))
+    )
+    a = _weight(self, f"a_{i}R", i, draw)
+    b = _weight(self, f"b_R{o}", "R", nn.initializers.zeros)
+    low_BTR = jnp.einsum(f"BT{i},{i}R->BTR", x, a)
+    return jnp.einsum(f"BTR,R{o}->BT{o}", low_BTR, b)
+
+
+def _product(module: Any, name: str, x: jax.Array) -> jax.Array:
+  """Contracts x[B, T, ...] with the matrix `name`, and what adapts it."""
+  inputs = MATRICES[name]
+  stem, letters = name.split("_")
+  outputs = letters.removeprefix(inputs)
+  weight = _weight(module, name, inputs)
+  y = quantize.einsum(f"BT{inputs},{letters}->BT{outputs}", x, weight)
+  lora = module.config.lora
+  if lora is None or stem not in lora.targets:
+    return y
+  adapter = Adapter(module.config, inputs, outputs, name=stem + ADAPTER)
+  return y + lora.scale * adapter(x)
 
 
 class Norm(nn.Module):
@@ -86,12 +122,9 @@ class Attention(nn.Module):
   mesh: Mesh | None = None
 
   def _project(self, y_BTD: jax.Array) -> tuple[jax.Array, ...]:
-    q_DKGH = _weight(self, "q_DKGH", "D")
-    k_DKH = _weight(self, "k_DKH", "D")
-    v_DKH = _weight(self, "v_DKH", "D")
-    q_BTKGH = jnp.einsum("BTD,DKGH->BTKGH", y_BTD, q_DKGH)
-    k_BTKH = jnp.einsum("BTD,DKH->BTKH", y_BTD, k_DKH)
-    v_BTKH = jnp.einsum("BTD,DKH->BTKH", y_BTD, v_DKH)
+    q_BTKGH = _product(self, "q_DKGH", y_BTD)
+    k_BTKH = _product(self, "k_DKH", y_BTD)
+    v_BTKH = _product(self, "v_DKH", y_BTD)
     if self.config.qkv_bias:
       zeros = nn.initializers.zeros
       q_BTKGH += _weight(self, "qbias_KGH", "", zeros)[None, None]
@@ -125,8 +158,7 @@ class Attention(nn.Module):
       o_BTKGH = attend.over_cache(
         self.mesh, q_BTKGH, *held, start_B, window, **how
       )
-    o_KGHD = _weight(self, "o_KGHD", "KGH")
-    return jnp.einsum("BTKGH,KGHD->BTD", o_BTKGH, o_KGHD), cache
+    return _product(self, "o_KGHD", o_BTKGH), cache
 
 
 class Mlp(nn.Module):
@@ -139,13 +171,10 @@ class Mlp(nn.Module):
   def __call__(self, y_BTD: jax.Array) -> jax.Array:
     """Returns act(y gate) * (y up), brought back to D."""
     act = {"silu": nn.silu, "gelu": nn.gelu}[self.config.activation]
-    gate_DF = _weight(self, "gate_DF", "D")
-    up_DF = _weight(self, "up_DF", "D")
-    down_FD = _weight(self, "down_FD", "F")
-    gate_BTF = act(jnp.einsum("BTD,DF->BTF", y_BTD, gate_DF))
-    up_BTF = jnp.einsum("BTD,DF->BTF", y_BTD, up_DF)
+    gate_BTF = act(_product(self, "gate_DF", y_BTD))
+    up_BTF = _product(self, "up_DF", y_BTD)
     z_BTF = sharding.constrain(gate_BTF * up_BTF, "BTF", self.mesh)
-    return jnp.einsum("BTF,FD->BTD", z_BTF, down_FD)
+    return _product(self, "down_FD", z_BTF)
 
 
 class Layer(nn.Module):
@@ -336,14 +365,17 @@ def apply(
 def in_compute_dtype(config: Model, params: Any) -> Any:
   """Returns the parameters as the forward uses them, cast once.
 
-  Norm scales stay in fp32, as `Norm` reads them.
+  Norm scales stay in fp32, as `Norm` reads them, and so do those of what is
+  quantised.
   """
 
   def one(path, p):
-    kept = str(path[-1].key).startswith("scale")
+    kept = str(path[-1].key).startswith("scale") or quantize.is_quantised(p)
     return p if kept else p.astype(config.dtype)
 
-  return jax.tree_util.tree_map_with_path(one, params)
+  return jax.tree_util.tree_map_with_path(
+    one, params, is_leaf=quantize.is_quantised
+  )
 
 
 def unembedding(config: Model, params: Any) -> jax.Array:

@@ -35,6 +35,12 @@ def speak(
   return Dense(hidden_BTE, unembed_VE, model.logit_softcap)
 
 
+def over(tokens: int | None, distribution: Dense) -> Dense:
+  """Returns a distribution over the first `tokens` ids alone, or over all."""
+  unembed_VE = distribution.unembed_VE[:tokens]
+  return dataclasses.replace(distribution, unembed_VE=unembed_VE)
+
+
 def listens_to(loss: Callable[..., Any]) -> Any:
   """Returns the type of signal that a loss declares, behind a partial too."""
   return typing.get_type_hints(getattr(loss, "func", loss))["signal"]
@@ -77,13 +83,11 @@ def matching(
       "say how many tokens they share (research.data.text.shared_tokens)"
     )
 
-  def over(distribution: Dense) -> Dense:
-    unembed_VE = distribution.unembed_VE[:tokens]
-    return dataclasses.replace(distribution, unembed_VE=unembed_VE)
-
   def objective(params, frozen, batch: Batch):
-    student = over(speak(model, params, batch, mesh))
-    signal = jax.lax.stop_gradient(over(speak(teacher, frozen, batch, mesh)))
+    student = over(tokens, speak(model, params, batch, mesh))
+    signal = jax.lax.stop_gradient(
+      over(tokens, speak(teacher, frozen, batch, mesh))
+    )
     if listens_to(loss) is Written:
       targets_BT = segments.next_tokens(batch.tokens_BT)
       signal = Written(signal, targets_BT, batch.segments_BT)

@@ -1,7 +1,6 @@
 """The one train step: pretraining, distillation and policy gradient alike."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -117,6 +116,34 @@ def _divided(
   return jax.tree.map(lambda g: g * scale, grads), norm
 
 
+def jitted(
+  objective: Objective,
+  optimizer: optax.GradientTransformation,
+  *,
+  clip: float,
+  microbatches: int = 1,
+) -> Any:
+  """Returns `f(state, frozen, inputs)`, jitted, which donates the state alone.
+
+  The state goes in and comes out without what is frozen, whose arrays other
+  states may share: a teacher's, the base of several adapters.
+  """
+
+  def apart(state, frozen, inputs):
+    state = dataclasses.replace(state, frozen=frozen)
+    state, metrics = update(
+      objective,
+      optimizer,
+      state,
+      inputs,
+      clip=clip,
+      microbatches=microbatches,
+    )
+    return dataclasses.replace(state, frozen=None), metrics
+
+  return jax.jit(apart, donate_argnums=0)
+
+
 def compiled(
   objective: Objective,
   optimizer: optax.GradientTransformation,
@@ -124,8 +151,12 @@ def compiled(
   clip: float,
   microbatches: int = 1,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
-  """Returns `step(state, inputs)`, jitted; the state passed in is donated."""
-  step = functools.partial(
-    update, objective, optimizer, clip=clip, microbatches=microbatches
-  )
-  return jax.jit(step, donate_argnums=0)
+  """Returns `step(state, inputs)`, jitted; see `jitted` for what is donated."""
+  f = jitted(objective, optimizer, clip=clip, microbatches=microbatches)
+
+  def step(state, inputs):
+    frozen = state.frozen
+    state, metrics = f(dataclasses.replace(state, frozen=None), frozen, inputs)
+    return dataclasses.replace(state, frozen=frozen), metrics
+
+  return step

@@ -93,6 +93,14 @@ def on_policy(start, teacher):
     "optimizer": optimizer(1e-3),
     "loop": {"steps": 4, "save_every": 2, "keep": 2, "best": None},
     "microbatches": 1,
+    "lora": {
+      "rank": 2,
+      "alpha": 4.0,
+      "targets": ("q", "o", "down"),
+      "rslora": False,
+    },
+    "base_bits": 8,
+    "teacher_bits": 4,
   }
 
 

@@ -68,6 +68,23 @@ def test_a_token_takes_less_than_200_bytes():
   assert size <= 168
 
 
+def test_files_add_next_to_nothing(tmp_path):
+  rng = np.random.default_rng(6)
+  _, said, _ = drawn(rng, T=512, C=50, vocab=2000)
+  examples = [
+    (
+      rng.integers(0, V, 512),
+      said._replace(ids_TC=rng.integers(0, V, said.ids_TC.shape)),
+    )
+    for _ in range(20)
+  ]
+  signals.write(tmp_path, {"C": 50, "vocab": V}, examples, part=20)
+  size = sum(path.stat().st_size for path in tmp_path.iterdir())
+  per_token = size / (20 * said.kept_T.sum())
+  print(f"{per_token:.1f} bytes a token")
+  assert per_token < 200
+
+
 def test_the_whole_vocabulary_has_no_tail():
   rng = np.random.default_rng(3)
   _, said, _ = drawn(rng, T=8, C=7, vocab=7)

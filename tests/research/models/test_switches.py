@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from research.models import transformer
-from research.models.config import Model, Rope
+from research.models.config import Lora, Model, Rope
 from research.sampling import engine
 from research.training import objectives
 from research.types import Batch
@@ -59,6 +59,15 @@ MODEL = {
   "logit_softcap": (0.5, "law"),
   "dtype": ("bfloat16", "program"),
   "remat": ("everything", "program"),
+  "lora": (Lora(2, 4.0), "shapes"),
+}
+
+# field: what to change in Lora(2, 4.0), and what that changes
+LORA = {
+  "rank": (3, "shapes"),
+  "alpha": (5.0, "output"),
+  "targets": (("q", "down"), "shapes"),
+  "rslora": (True, "output"),
 }
 
 # field: the rope it matters to, and what to change
@@ -105,6 +114,7 @@ def program(cfg):
 def test_every_field_has_a_row():
   assert list(MODEL) == [f.name for f in dataclasses.fields(Model)]
   assert list(ROPE) == [f.name for f in dataclasses.fields(Rope)]
+  assert list(LORA) == [f.name for f in dataclasses.fields(Lora)]
 
 
 def rows_of(kind):
@@ -135,6 +145,18 @@ def test_changes_the_rotation(name):
   after = dataclasses.replace(before, **{name: value})
   use = lambda rope: dataclasses.replace(BASE, rope=rope)
   same_shapes_other_output(use(before), use(after))
+
+
+@pytest.mark.parametrize("name", LORA)
+def test_changes_the_adapters(name):
+  value, kind = LORA[name]
+  before = dataclasses.replace(BASE, lora=Lora(2, 4.0))
+  lora = dataclasses.replace(Lora(2, 4.0), **{name: value})
+  after = dataclasses.replace(BASE, lora=lora)
+  if kind == "output":
+    same_shapes_other_output(before, after)
+  else:
+    assert shapes(before) != shapes(after)
 
 
 @pytest.mark.parametrize("name", rows_of("program"))

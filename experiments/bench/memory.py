@@ -9,12 +9,14 @@ base is frozen in bf16. Parameters of a full student and all moments are fp32.
 """
 
 import functools
+import itertools
 import json
 import os
 import pathlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -130,8 +132,12 @@ def answer(chip: str) -> None:
       print(json.dumps(told), flush=True)
 
 
-def ask(chip: str) -> list[dict]:
-  """Returns what a process says that sees libtpu and no device."""
+def ask(chip: str) -> Iterator[dict]:
+  """Yields what a process says that sees libtpu and no device.
+
+  Raises:
+    RuntimeError: it broke off.
+  """
   environment = os.environ | {
     "PYTHONPATH": os.pathsep.join([str(LIBTPU), *filter(None, sys.path)]),
     "JAX_PLATFORMS": "cpu",
@@ -141,10 +147,13 @@ def ask(chip: str) -> list[dict]:
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
   }
   command = [sys.executable, "-m", "experiments.bench.memory", f"--chip={chip}"]
-  done = subprocess.run(
-    command, env=environment, stdout=subprocess.PIPE, text=True, check=True
-  )
-  return [json.loads(line) for line in done.stdout.splitlines()]
+  with subprocess.Popen(
+    command, env=environment, stdout=subprocess.PIPE, text=True
+  ) as process:
+    assert process.stdout is not None
+    yield from map(json.loads, process.stdout)
+  if process.returncode:
+    raise RuntimeError(f"compiling for {chip} broke off: see above")
 
 
 def row(told: dict) -> str:
@@ -171,8 +180,10 @@ def main(argv: list[str]) -> None:
     "| student | trained | chips | held | temporary | together | fits |",
     "| --- | --- | --- | --- | --- | --- | --- |",
   ]
-  lines += [row(told) for chip in CHIPS for told in ask(chip)]
   print("\n".join(lines))
+  for told in itertools.chain.from_iterable(map(ask, CHIPS)):
+    lines.append(row(told))
+    print(lines[-1], flush=True)
   if _OUT.value is not None:
     pathlib.Path(_OUT.value).write_text("\n".join(lines) + "\n")
 

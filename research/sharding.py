@@ -31,7 +31,13 @@ AXES = {
 
 MESH_AXES = ("data", "fsdp", "tensor", "context")
 
-PARAMETERS = {"D": "fsdp", "K": "tensor", "F": "tensor", "V": "tensor"}
+PARAMETERS = {
+  "D": "fsdp",
+  "R": "fsdp",  # where there is no D: half of an adapter has none
+  "K": "tensor",
+  "F": "tensor",
+  "V": "tensor",
+}
 ACTIVATIONS = {
   "B": ("data", "fsdp"),
   "T": "context",
@@ -105,6 +111,8 @@ def spec(
     rule = rules.get(letter)
     if letter == "G" and spare is not None:
       rule, spare = spare, None
+    if letter == "R" and "D" in letters:
+      rule = None
     if rule is not None and size % _ways(mesh, rule):
       _say_once(letters, str(rule), size, _ways(mesh, rule))
       spare = rule if letter == "K" else spare

@@ -34,6 +34,18 @@ def test_kv_heads_that_do_not_divide_leave_it_to_the_query_heads(caplog):
   assert odd == PartitionSpec("fsdp", None, None, None)
 
 
+def test_adapters_are_split_as_far_as_their_matrices():
+  """A rank takes the width's axis where there is no width beside it."""
+  mesh = sharding.make_mesh(fsdp=4, tensor=2)
+  part = lambda letters, shape: sharding.spec(
+    mesh, letters, shape, sharding.PARAMETERS
+  )
+  assert part("DR", (16, 8)) == PartitionSpec("fsdp", None)
+  assert part("RF", (8, 32)) == PartitionSpec("fsdp", "tensor")
+  assert part("RD", (8, 16)) == PartitionSpec(None, "fsdp")
+  assert part("RF", (6, 32)) == PartitionSpec(None, "tensor")
+
+
 def test_a_mesh_larger_than_the_machine_is_refused():
   with pytest.raises(ValueError, match=r"shrink config\.mesh"):
     sharding.make_mesh(data=64)

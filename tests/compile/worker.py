@@ -38,10 +38,11 @@ def attention(case: Case, array):
   extra = [q, line, line] if case.back else []
   call = attention_tpu.backward if case.back else attention_tpu.forward
 
-  limits = mask.Limits(row, row, ids, ids)
-  f = lambda limits, *xs: call(*xs, rule, limits)
-  plan = tiles_tpu.choose(q, k, rule, limits, case.back)
-  return f, (limits, q, k, k, *extra), (plan.q, plan.kv)
+  # Each once among the arguments: XLA makes one table of ids for both sides.
+  limits = lambda row, ids: mask.Limits(row, row, ids, ids)
+  f = lambda row, ids, *xs: call(*xs, rule, limits(row, ids))
+  plan = tiles_tpu.choose(q, k, rule, limits(row, ids), case.back)
+  return f, (row, ids, q, k, k, *extra), (plan.q, plan.kv)
 
 
 def going_round(case: Case, devices):

@@ -88,7 +88,7 @@ def load(config: Any, inputs: dict[str, Any], stage: str, mesh: Mesh) -> Any:
 
   Raises:
     ValueError: no such stage has run before this one, or it is a checkpoint of
-      another model than the run's.
+      another model or tokenizer than the run's.
     FileNotFoundError: it trained nothing.
   """
   done, model = outputs(inputs, stage), config.run.model
@@ -97,6 +97,9 @@ def load(config: Any, inputs: dict[str, Any], stage: str, mesh: Mesh) -> Any:
       done["checkpoint"], mesh=mesh, dtype=jnp.float32
     )
     _check_same(model, found, done["checkpoint"])
+    if (pathlib.Path(done["checkpoint"]) / "tokenizer.json").is_file():
+      theirs = text.load_tokenizer(done["checkpoint"])
+      text.shared_rows(theirs, settings.load_tokenizer(config.run))
     return params
   path = pathlib.Path(done["folder"]) / "checkpoints"
   if "adapters" not in done:

@@ -7,8 +7,9 @@ Command.  python -m experiments.run --config=experiments/configs/gsm8k_lora.py \
             --workdir=runs/gsm8k_lora --config.data_dir=DIR
           DIR holds gsm8k/train.jsonl and gsm8k/test.jsonl, from
           openai/grade-school-math.
-Expected. `:test`: 3.19 nats a held-out byte before, 3.07 after; the paired
-            difference is -0.125 [-0.141, -0.109] over 32 problems.
+Expected. 2.474 nats a held-out byte before, 2.170 after; the paired difference
+            is -0.304 [-0.308, -0.300] over 1,319 problems, one seed. `:test`:
+            3.19, 3.07 and -0.125 [-0.141, -0.109] over 32.
 Cost.     `:test` takes a minute of one CPU core, all of it some 15.
 Source.   Hu et al. 2021 (2106.09685); Dettmers et al. 2023 (2305.14314).
 """

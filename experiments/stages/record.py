@@ -103,6 +103,9 @@ def run(
   tokenizer, folder = settings.load_tokenizer(config.run), workdir / "signals"
   model, frozen, tokens = student.teacher(config, inputs, mesh)
 
+  if config.candidates > tokens:
+    raise ValueError(f"record: {config.candidates} candidates of {tokens}")
+
   @jax.jit
   def speak(params: Any, batch: Any) -> Sparse:
     said = objectives.speak(model, params, batch, mesh)

@@ -45,8 +45,12 @@ class Config:
         raise ValueError(f"the pair {pair} is not two of {self.students}")
 
 
-def _batches(config: Config, inputs: dict[str, Any]) -> list[tuple[int, Batch]]:
-  """Returns (conversations, batch), the last one filled up with the first."""
+def _batches(
+  config: Config, inputs: dict[str, Any]
+) -> tuple[list[tuple[int, Batch]], int]:
+  """Returns [(conversations, batch)], the last one filled up with the first,
+  and how many conversations were too long.
+  """
   tokenizer = settings.load_tokenizer(config.run)
   records = jsonl.read(located(config.corpus, inputs))
   examples = [text.example(tokenizer, record) for record in records]
@@ -63,7 +67,7 @@ def _batches(config: Config, inputs: dict[str, Any]) -> list[tuple[int, Batch]]:
     rows = [[example] for example in (*taken, *spare)]
     batch = packing.to_batch(rows, config.length, pad=tokenizer.pad)
     found.append((len(taken), batch))
-  return found
+  return found, len(examples) - len(fitting)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -89,7 +93,7 @@ def run(
   """
   del workdir
   model, mesh = config.run.model, student.make_mesh(config)
-  batches = _batches(config, inputs)
+  batches, left_out = _batches(config, inputs)
   nats: dict[str, dict[str, float]] = {}
   for name in config.students:
     params = student.load(config, inputs, name, mesh)
@@ -106,4 +110,5 @@ def run(
   for left, right in config.pairs:
     difference = intervals.paired(nats[left], nats[right], seed=seed)
     found[f"{left}_minus_{right}/nats"] = difference
-  return {"summary": found}
+  scored = sum(n for n, _ in batches)
+  return {"scored": scored, "left_out": left_out, "summary": found}

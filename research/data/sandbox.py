@@ -46,14 +46,16 @@ def _refuse(message: str) -> None:
   raise jinja2.TemplateError(message)
 
 
-def _tojson(value, ensure_ascii=False, indent=None, separators=None, **how):
+def _tojson(
+  value, ensure_ascii=False, indent=None, separators=None, sort_keys=False
+):
   """JSON for a model to read: jinja's own filter escapes it for HTML."""
   return json.dumps(
     value,
     ensure_ascii=ensure_ascii,
     indent=indent,
     separators=separators,
-    **how,
+    sort_keys=sort_keys,
   )
 
 
@@ -108,6 +110,7 @@ def _child(parent: int) -> subprocess.Popen:
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     stderr=subprocess.DEVNULL,
+    env={},  # no secret of the parent's
     start_new_session=True,  # Ctrl-C is the parent's to handle
   )
 

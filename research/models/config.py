@@ -36,6 +36,13 @@ class Rope:
   beta_fast: float = 32.0
   beta_slow: float = 1.0
 
+  def __post_init__(self):
+    """Refuses rotations that no position has."""
+    if not (self.base > 0 and self.factor > 0):
+      raise ValueError(
+        f"rope: base is {self.base} and factor {self.factor}; both are above 0"
+      )
+
 
 @dataclasses.dataclass(frozen=True)
 class Lora:

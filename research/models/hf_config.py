@@ -19,6 +19,19 @@ _ONLY = {
   "use_sliding_window": False,
   "use_bidirectional_attention": False,
 }
+# What Gemma 3's files leave to transformers' defaults, some all of it.
+_GEMMA3 = {
+  "vocab_size": 262_208,
+  "num_attention_heads": 8,
+  "num_key_value_heads": 4,
+  "head_dim": 256,
+  "max_position_embeddings": 131_072,
+  "rms_norm_eps": 1e-6,
+  "rope_theta": 1_000_000.0,
+  "rope_local_base_freq": 10_000.0,
+  "query_pre_attn_scalar": 256,
+  "sliding_window": 4096,
+}
 _ACTIVATIONS = {"silu": "silu", "gelu": "gelu_pytorch_tanh"}
 
 
@@ -32,8 +45,10 @@ def decode(raw: Mapping[str, Any]) -> Model:
       missing.
   """
   if raw.get("model_type") == "gemma3":
-    raw = raw.get("text_config", {}) | {"model_type": "gemma3_text"}
+    raw = raw["text_config"] | {"model_type": "gemma3_text"}
   family = raw.get("model_type")
+  if family == "gemma3_text":
+    raw = {**_GEMMA3, **raw}
   if family not in ARCHITECTURES:
     known = ", ".join(ARCHITECTURES)
     raise ValueError(f"config.json: model_type is {family!r}, none of {known}")

@@ -75,8 +75,14 @@ def _indexed(
 ) -> dict[str, Stored]:
   try:
     weight_map = json.loads(listed.read_text(encoding="utf-8"))["weight_map"]
-    files = sorted(set(weight_map.values()))
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    files = sorted({str(name) for name in weight_map.values()})
+  except (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+  ) as error:
     raise ValueError(f"{listed} has no weight_map: {error!r}") from error
   found: dict[str, Stored] = {}
   for name in files:
@@ -117,7 +123,13 @@ def header(path: pathlib.Path) -> dict[str, Stored]:
       name: _stored(path, name, entry, 8 + length)
       for name, entry in entries.items()
     }
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+  except (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+  ) as error:
     raise ValueError(f"{path} has a damaged header: {error}") from error
   at = 8 + length
   for name, tensor in sorted(found.items(), key=lambda x: x[1].start):

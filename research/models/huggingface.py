@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, Sharding, SingleDeviceSharding
 
 from research import sharding
-from research.models import hf_config, hf_files, transformer
+from research.models import hf_config, hf_files, quantize, transformer
 from research.models.config import Model
 from research.models.hf_files import Item, Stored
 
@@ -61,7 +61,21 @@ _POST_NORMED = {
   "mlp_norm/scale_D": "pre_feedforward_layernorm.weight",
   "mlp_post_norm/scale_D": "post_feedforward_layernorm.weight",
 }
-_VISION = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.")
+# What a file whose JSON is not what it should be may end in.
+_DAMAGED = (
+  ValueError,
+  TypeError,
+  KeyError,
+  AttributeError,
+  ZeroDivisionError,
+  RecursionError,
+)
+_VISION = (
+  "vision_tower.",
+  "multi_modal_projector.",
+  "model.vision_tower.",
+  "model.multi_modal_projector.",
+)
 # What a directory holds beside the weights, for a tokenizer and a sampler.
 _BESIDE = (
   "tokenizer.json",
@@ -169,7 +183,9 @@ def load(
   params: dict[str, Any] = {}
   for leaf, stored in wanted:
     where = _placed(leaf, mesh)
-    value = _stacked(leaf, stored, where, dtype or stored[0].dtype)
+    # One leaf, one dtype: the widest of its layers'.
+    own = functools.reduce(jnp.promote_types, [x.dtype for x in stored])
+    value = _stacked(leaf, stored, where, dtype or own)
     inner = params
     for key in leaf.path[:-1]:
       inner = inner.setdefault(key, {})
@@ -184,11 +200,10 @@ def _config(directory: pathlib.Path) -> Model:
   try:
     raw = json.loads(path.read_text(encoding="utf-8"))
     config = hf_config.decode(raw)
-  except ValueError as error:
+  except _DAMAGED as error:
     raise ValueError(f"{path}: {error}") from error
-  text = raw.get("text_config", raw)
-  stored = text.get("torch_dtype") or text.get("dtype") or raw.get("dtype")
-  narrow = stored == "bfloat16"
+  said = raw | raw.get("text_config", {})
+  narrow = "bfloat16" in (said.get("dtype"), said.get("torch_dtype"))
   return dataclasses.replace(config, dtype="bfloat16" if narrow else "float32")
 
 
@@ -288,12 +303,14 @@ def _put(x: np.ndarray, where: Sharding) -> jax.Array:
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _write(x: jax.Array, layer: jax.Array, n: int) -> tuple[Any, jax.Array]:
-  return x.at[n].set(layer.astype(x.dtype)), jnp.isfinite(layer).all()
+  layer = layer.astype(x.dtype)
+  return x.at[n].set(layer), jnp.isfinite(layer).all()
 
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=0)
 def _cast(x: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
-  return x.astype(dtype), jnp.isfinite(x).all()
+  x = x.astype(dtype)
+  return x, jnp.isfinite(x).all()
 
 
 def save(
@@ -312,13 +329,15 @@ def save(
 
   Raises:
     FileExistsError: something is there already: nothing is overwritten.
-    ValueError: no published family has these switches, or adapters.
+    ValueError: no published family has these switches, or adapters; the
+      parameters are not the config's, or not finite: names one.
   """
   if config.lora is not None:
     raise ValueError(
       "a decoder with a LoRA is no checkpoint: merge it (lora.merge), or write "
       "its adapters (peft.save)"
     )
+  _check(config, params)
   described = _described(config, params, source)
   with hf_files.appearing(directory) as made:
     (made / "config.json").write_text(json.dumps(described, indent=2) + "\n")
@@ -328,6 +347,24 @@ def save(
       if path.is_file():
         shutil.copyfile(path, made / path.name)
     hf_files.write(made, _items(config, params), most)
+
+
+def _check(config: Model, params: Any) -> None:
+  """Raises ValueError unless the parameters are those of the config."""
+  known = lambda path: tuple(str(part.key) for part in path)
+  held = {
+    known(path): x
+    for path, x in jax.tree_util.tree_leaves_with_path(
+      params, is_leaf=quantize.is_quantised
+    )
+  }
+  for leaf in leaves(config):
+    name, x = "/".join(leaf.path), held.pop(leaf.path, None)
+    if x is None or quantize.is_quantised(x) or x.shape != leaf.shape:
+      found = "absent" if x is None else f"quantised or {x.shape}"
+      raise ValueError(f"{name} is {found}; the config makes it {leaf.shape}")
+  if held:
+    raise ValueError(f"{'/'.join(min(held))} is no parameter of the config")
 
 
 def _described(config: Model, params: Any, source: Any) -> dict[str, Any]:
@@ -354,4 +391,6 @@ def _items(config: Model, params: Any) -> Iterator[Item]:
 
 def _fetch(leaf: Leaf, value: jax.Array, n: int) -> np.ndarray:
   x = np.asarray(value[n] if leaf.layered else value)
+  if not np.isfinite(x).all():
+    raise ValueError(f"{leaf.names[n]} holds NaN or infinity")
   return leaf.theirs(_bits(x)).view(x.dtype)

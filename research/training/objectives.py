@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 import kernels
@@ -73,6 +74,7 @@ def matching(
   Inputs are a Batch; who wrote it (teacher or student) is the caller's choice.
   Both speak over the first `tokens` ids, those that both tokenizers have:
   published sizes of one family pad the vocabulary differently. None means all.
+  Other ids, which only a student writes that is not trained yet, weigh nothing.
 
   Raises:
     ValueError: the vocabularies differ, and what they share is not said.
@@ -80,18 +82,21 @@ def matching(
   if tokens is None and model.vocab != teacher.vocab:
     raise ValueError(
       f"the student has {model.vocab} rows and the teacher {teacher.vocab}: "
-      "say how many tokens they share (research.data.text.shared_tokens)"
+      "say how many tokens they share (research.data.text.shared_rows)"
     )
 
+  last = min(model.vocab, teacher.vocab, tokens or model.vocab) - 1
+
   def objective(params, frozen, batch: Batch):
+    ids_BT = jnp.minimum(batch.tokens_BT, last)
+    shared = dataclasses.replace(batch, tokens_BT=ids_BT)
     student = over(tokens, speak(model, params, batch, mesh))
-    signal = jax.lax.stop_gradient(
-      over(tokens, speak(teacher, frozen, batch, mesh))
-    )
+    signal = over(tokens, speak(teacher, frozen, shared, mesh))
+    signal = jax.lax.stop_gradient(signal)
+    known_BT = segments.next_tokens(batch.tokens_BT) <= last
     if listens_to(loss) is Written:
-      targets_BT = segments.next_tokens(batch.tokens_BT)
-      signal = Written(signal, targets_BT, batch.segments_BT)
-    return loss(student, signal, batch.weights_BT)
+      signal = Written(signal, segments.next_tokens(ids_BT), batch.segments_BT)
+    return loss(student, signal, batch.weights_BT * known_BT)
 
   return objective
 

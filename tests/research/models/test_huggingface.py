@@ -305,6 +305,10 @@ CONFIGS = {
   "activation": ({"hidden_act": "relu"}, "activation is 'relu'"),
   "heads": ({"num_key_value_heads": 3}, "no multiple of num_key_value_heads"),
   "lacking": ({"hidden_size": None}, "lacks the key 'hidden_size'"),
+  "text": ({"hidden_size": "32"}, ""),
+  "no heads": ({"num_key_value_heads": 1, "num_attention_heads": 0}, ""),
+  "a word": ({"rope_scaling": "linear"}, ""),
+  "no base": ({"rope_theta": 0}, "both are above 0"),
 }
 
 
@@ -318,6 +322,36 @@ def test_a_config_that_no_model_has_is_refused(kind, tmp_path):
   path.write_text(json.dumps(text))
   with pytest.raises(ValueError, match=rf"x/config\.json: .*{message}"):
     huggingface.load(folder)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "[" * 10**5])
+def test_a_config_that_is_no_object_is_refused(text, tmp_path):
+  folder = save(tmp_path / "x")
+  (folder / "config.json").write_text(text)
+  with pytest.raises(ValueError, match=r"x/config\.json: "):
+    huggingface.load(folder)
+
+
+def test_gemma_3s_abridged_files(tmp_path):
+  """4B to 27B leave most of text_config to transformers' defaults."""
+  published = {
+    "model_type": "gemma3",
+    "torch_dtype": "bfloat16",
+    "text_config": {
+      "model_type": "gemma3_text",
+      "hidden_size": 2560,
+      "intermediate_size": 10240,
+      "num_hidden_layers": 34,
+      "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+      "sliding_window": 1024,
+    },
+  }
+  (tmp_path / "config.json").write_text(json.dumps(published))
+  found = huggingface._config(tmp_path)
+  preset = presets.make("gemma3_4b", dtype="bfloat16")
+  free = {"vocab": preset.vocab, "context": preset.context}
+  assert dataclasses.replace(found, **free) == preset
+  assert (found.vocab, found.context) == (262_208, 131_072)
 
 
 def test_nothing_is_overwritten_and_nothing_is_half(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 
 import research.losses
 from research.algorithms import grpo
-from research.losses import forward_kl
+from research.losses import forward_kl, minillm
 from research.models import presets, transformer
 from research.training import objectives
 from research.types import Batch, Dense, Sampled, Trajectory
@@ -52,6 +52,19 @@ def test_rows_that_pad_a_vocabulary_say_nothing():
     teacher | {"unembed_VD": teacher["unembed_VD"].at[0].set(9.0)}
   )
   assert abs(other - value) > 1e-3
+
+
+@pytest.mark.parametrize("loss", [forward_kl.loss, minillm.loss])
+def test_a_padding_row_that_a_student_writes_weighs_nothing(loss):
+  """The teacher has no such row, or another thing there."""
+  objective = objectives.matching(STUDENT, TEACHER, loss, tokens=SHARED)
+  student = transformer.init(STUDENT, jax.random.key(1))
+  teacher = transformer.init(TEACHER, jax.random.key(2))
+  rows = batch()
+  written = dataclasses.replace(rows, tokens_BT=rows.tokens_BT.at[0, 4].set(5))
+  total, denominator, _ = objective(student, teacher, written)
+  _, whole, _ = objective(student, teacher, rows)
+  assert np.isfinite(total) and float(whole) - float(denominator) == 1
 
 
 def test_two_vocabularies_want_to_know_what_they_share():

@@ -29,17 +29,20 @@ SMALL = {
   "eos_token_id": 2,
   "pad_token_id": 0,
 }
+# Some frequencies lie within the ramp of either: a wrong blend would show.
 YARN = {
   "rope_type": "yarn",
   "factor": 4.0,
-  "original_max_position_embeddings": 32,
+  "original_max_position_embeddings": 64,
+  "beta_fast": 8.0,
+  "beta_slow": 1.0,
 }
 LLAMA3 = {
   "rope_type": "llama3",
   "factor": 8.0,
   "low_freq_factor": 1.0,
   "high_freq_factor": 4.0,
-  "original_max_position_embeddings": 32,
+  "original_max_position_embeddings": 64,
 }
 LINEAR = {"rope_type": "linear", "factor": 8.0}
 GEMMA = {
@@ -54,7 +57,10 @@ CASES = {
     {"num_attention_heads": 7, "num_key_value_heads": 1, "hidden_size": 56},
   ),
   "qwen2_tied": (transformers.Qwen2Config, {"tie_word_embeddings": True}),
-  "qwen2_yarn": (transformers.Qwen2Config, {"rope_scaling": YARN}),
+  "qwen2_yarn": (
+    transformers.Qwen2Config,
+    {"rope_scaling": YARN, "num_attention_heads": 2, "hidden_size": 64},
+  ),
   "qwen3_wide_heads": (transformers.Qwen3Config, {"head_dim": 24}),
   "qwen3_tied": (
     transformers.Qwen3Config,
@@ -63,7 +69,7 @@ CASES = {
   "llama": (transformers.LlamaConfig, {"rms_norm_eps": 1e-5}),
   "llama3": (
     transformers.LlamaConfig,
-    {"rope_theta": 500_000.0, "rope_scaling": LLAMA3, "head_dim": 12},
+    {"rope_theta": 10_000.0, "rope_scaling": LLAMA3, "head_dim": 24},
   ),
   "llama_linear": (transformers.LlamaConfig, {"rope_scaling": LINEAR}),
   "gemma3": (transformers.Gemma3TextConfig, GEMMA),
@@ -121,7 +127,10 @@ def make(folder):
     with torch.no_grad():
       for p in model.parameters():
         noise = torch.randn_like(p)
-        p.add_(noise * (0.2 if p.ndim == 1 else p.shape[-1] ** -0.5))
+        p.add_(noise * (0.2 if p.ndim == 1 else 2 * p.shape[-1] ** -0.5))
+      if model.config.model_type == "gemma3_text":
+        # Else a token's own embedding, scaled, repeats it for ever.
+        model.get_input_embeddings().weight.mul_(0.02)
     model.save_pretrained(folder / name)
     (folder / name / "generation_config.json").unlink()  # has nothing to say
 

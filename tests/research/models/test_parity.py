@@ -4,6 +4,7 @@ tests/golden/huggingface holds tiny checkpoints that transformers wrote, with
 its logits, gradients and greedy tokens; `make oracle` makes them anew.
 """
 
+import dataclasses
 import pathlib
 
 import jax
@@ -13,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 from research.losses import supervised
-from research.models import huggingface, transformer
+from research.models import huggingface, rope, transformer
 from research.sampling import engine
 from research.sampling.sampler import Sampling
 from research.training import objectives
@@ -124,3 +125,16 @@ def test_greedy_tokens(name):
     stop=config.vocab,  # never
   )
   assert written[0].tokens.tolist() == expected["greedy"].tolist()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_compared_tells_models_apart(name):
+  """Greedy tokens vary, and scaled rotations lie within the blend."""
+  assert len(set(said(name)["greedy"].tolist())) >= 10
+  config, _ = huggingface.load(FOLDER / name)
+  if config.rope.scaling in ("llama3", "yarn"):
+    plain = dataclasses.replace(config.rope, scaling="none")
+    scaled = rope.frequencies(config.rope, config.head_dim)
+    share = scaled / rope.frequencies(plain, config.head_dim)
+    low = 1 / config.rope.factor
+    assert ((share > 1.05 * low) & (share < 0.95)).any(), share

@@ -30,6 +30,13 @@ def entropy(q_QV: jax.Array) -> jax.Array:
   return -(weight_QV * jnp.where(weight_QV > 0, q_QV, 0)).sum(-1)
 
 
+def means(weights_BT: jax.Array, **values_BT: jax.Array) -> dict:
+  """Returns metrics by name, each (sum, denominator) over the weights."""
+  denominator = weights_BT.sum()
+  total = lambda x_BT: ((weights_BT * x_BT).sum(), denominator)
+  return {name: total(x_BT) for name, x_BT in values_BT.items()}
+
+
 def total(
   divergence: Divergence,
   student: Dense,
@@ -59,9 +66,8 @@ def total(
     block=block,
     softcap=student.softcap,
   )
-  denominator = weights_BT.sum()
-  metrics = {"entropy": ((weights_BT * entropy_BT).sum(), denominator)}
-  return (weights_BT * gap_BT).sum(), denominator, metrics
+  metrics = means(weights_BT, entropy=entropy_BT)
+  return (weights_BT * gap_BT).sum(), weights_BT.sum(), metrics
 
 
 def outside(q_QV: jax.Array, ids_QC: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 import kernels
-from research import segments
+from research import divergence, segments
 from research.types import Dense, Spans
 
 
@@ -41,13 +41,10 @@ def loss(
   weights_BT = weights_BT * first_BT
   q_BT, p_BT = (x / temperature for x in (span_BT, signal.logprobs_BT))
   kl_BT = _bernoulli(p_BT, q_BT)
-  denominator = weights_BT.sum()
-  mean = lambda x_BT: ((weights_BT * x_BT).sum(), denominator)
-  metrics = {
-    "gap": mean(span_BT - signal.logprobs_BT),
-    "entropy": mean(entropy_BT),
-  }
-  return (weights_BT * kl_BT).sum(), denominator, metrics
+  metrics = divergence.means(
+    weights_BT, gap=span_BT - signal.logprobs_BT, entropy=entropy_BT
+  )
+  return (weights_BT * kl_BT).sum(), weights_BT.sum(), metrics
 
 
 def _bernoulli(p: jax.Array, q: jax.Array) -> jax.Array:

@@ -52,6 +52,5 @@ def loss(
   if normalize:
     return_BT /= jnp.maximum(later(jnp.ones_like(q_BT)), 1)
   total = (weights_BT * (kl_BT - return_BT * q_BT)).sum()
-  denominator = weights_BT.sum()
-  mean = lambda x_BT: ((weights_BT * x_BT).sum(), denominator)
-  return total, denominator, {"kl": mean(kl_BT), "entropy": mean(entropy_BT)}
+  metrics = divergence.means(weights_BT, kl=kl_BT, entropy=entropy_BT)
+  return total, weights_BT.sum(), metrics

@@ -9,6 +9,7 @@ the teacher.
 import jax
 
 import kernels
+from research import divergence
 from research.types import Dense, Sampled
 
 
@@ -33,9 +34,6 @@ def loss(
     block=block,
   )
   gap_BT = jax.lax.stop_gradient(logprobs_BT) - signal.logprobs_BT
-  denominator = weights_BT.sum()
-  metrics = {
-    "kl": ((weights_BT * gap_BT).sum(), denominator),
-    "entropy": ((weights_BT * entropy_BT).sum(), denominator),
-  }
-  return (weights_BT * gap_BT * logprobs_BT).sum(), denominator, metrics
+  metrics = divergence.means(weights_BT, kl=gap_BT, entropy=entropy_BT)
+  total = (weights_BT * gap_BT * logprobs_BT).sum()
+  return total, weights_BT.sum(), metrics

@@ -38,7 +38,5 @@ def loss(
     block=block,
     softcap=student.softcap,
   )
-  denominator = weights_BT.sum()
-  mean = lambda x_BT: ((weights_BT * x_BT).sum(), denominator)
-  metrics = {"entropy": mean(entropy_BT), "outside": mean(outside_BT)}
-  return (weights_BT * kl_BT).sum(), denominator, metrics
+  metrics = divergence.means(weights_BT, entropy=entropy_BT, outside=outside_BT)
+  return (weights_BT * kl_BT).sum(), weights_BT.sum(), metrics

@@ -28,6 +28,15 @@ _DTYPES = {
   "BF16": np.dtype(jnp.bfloat16),
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+# What a file whose JSON is not what it should be may end in.
+DAMAGED = (
+  ValueError,
+  TypeError,
+  KeyError,
+  AttributeError,
+  ZeroDivisionError,
+  RecursionError,
+)
 _LONGEST = 100_000_000  # bytes of a header, as the format has it
 
 
@@ -76,13 +85,7 @@ def _indexed(
   try:
     weight_map = json.loads(listed.read_text(encoding="utf-8"))["weight_map"]
     files = sorted({str(name) for name in weight_map.values()})
-  except (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-  ) as error:
+  except DAMAGED as error:
     raise ValueError(f"{listed} has no weight_map: {error!r}") from error
   found: dict[str, Stored] = {}
   for name in files:
@@ -123,13 +126,7 @@ def header(path: pathlib.Path) -> dict[str, Stored]:
       name: _stored(path, name, entry, 8 + length)
       for name, entry in entries.items()
     }
-  except (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-  ) as error:
+  except DAMAGED as error:
     raise ValueError(f"{path} has a damaged header: {error}") from error
   at = 8 + length
   for name, tensor in sorted(found.items(), key=lambda x: x[1].start):

@@ -61,15 +61,6 @@ _POST_NORMED = {
   "mlp_norm/scale_D": "pre_feedforward_layernorm.weight",
   "mlp_post_norm/scale_D": "post_feedforward_layernorm.weight",
 }
-# What a file whose JSON is not what it should be may end in.
-_DAMAGED = (
-  ValueError,
-  TypeError,
-  KeyError,
-  AttributeError,
-  ZeroDivisionError,
-  RecursionError,
-)
 _VISION = (
   "vision_tower.",
   "multi_modal_projector.",
@@ -200,7 +191,7 @@ def _config(directory: pathlib.Path) -> Model:
   try:
     raw = json.loads(path.read_text(encoding="utf-8"))
     config = hf_config.decode(raw)
-  except _DAMAGED as error:
+  except hf_files.DAMAGED as error:
     raise ValueError(f"{path}: {error}") from error
   said = raw | raw.get("text_config", {})
   narrow = "bfloat16" in (said.get("dtype"), said.get("torch_dtype"))

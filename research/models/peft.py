@@ -164,7 +164,7 @@ def load(
   try:
     settings = json.loads(path.read_text(encoding="utf-8"))
     config = dataclasses.replace(config, lora=_decoded(settings))
-  except (ValueError, TypeError, KeyError, AttributeError) as error:
+  except hf_files.DAMAGED as error:
     raise ValueError(f"{path}: {error}") from error
   adapters = _read(directory / WEIGHTS, config)
   if mesh is not None:

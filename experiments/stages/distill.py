@@ -5,28 +5,20 @@ import functools
 import pathlib
 from typing import Any, Literal
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments import loop, settings, student
+from experiments import corpora, loop, student
+from experiments.corpora import Corpus
 from experiments.resolve import resolve
 from experiments.settings import Plugin, Run, Stage
 from research import sharding
-from research.data import jsonl, signals, text
+from research.data import signals
 from research.data.loader import Loader
 from research.models.config import Lora
 from research.training import objectives, optimizers
 from research.training.step import Objective
 from research.types import TrainState
-
-
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-  """A JSONL file; `{stage}` in its path stands for that stage's folder."""
-
-  path: str
-  weight: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,55 +77,15 @@ def _draw(
   state: TrainState,
   step: int,
 ) -> tuple[Any, dict]:
-  """Returns the next batch, how much of it is not padding, and how many
-  examples were too long for a row so far.
-  """
+  """Returns the next batch, with what a teacher recorded of it."""
   del state, step
   batch = next(loader)
   said = None
   if cache is not None:
     tokens_BT, ids_BT = map(np.asarray, (batch.tokens_BT, batch.segments_BT))
     said = cache.along(tokens_BT, ids_BT)
-  real = float((batch.segments_BT > 0).sum())
-  seen = {
-    "fill": (real, float(batch.tokens_BT.size)),
-    "learned_tokens": (float(batch.weights_BT.sum()), 1.0),
-    "too_long": (float(loader.rejected), 1.0),
-  }
   told = batch if said is None else (batch, said)
-  return sharding.place(told, mesh), seen
-
-
-def located(path: str, inputs: dict[str, Any]) -> str:
-  """Returns the path with stages' names in braces as their folders.
-
-  Raises:
-    ValueError: it names a stage that has not run.
-  """
-  folders = {name: done["folder"] for name, done in inputs.items()}
-  try:
-    return path.format(**folders)
-  except (KeyError, IndexError, ValueError) as error:
-    raise ValueError(
-      f"the corpus {path!r} names no stage that has run: {list(folders)}"
-    ) from error
-
-
-def _loader(config: Config, inputs: dict[str, Any]) -> Loader:
-  tokenizer = settings.load_tokenizer(config.run)
-  sources = [jsonl.read(located(c.path, inputs)) for c in config.corpora]
-  return Loader(
-    sources,
-    functools.partial(text.example, tokenizer),
-    length=config.length,
-    rows=config.rows,
-    shards=config.shards,
-    seed=config.run.seed,
-    pad=tokenizer.pad,
-    weights=[c.weight for c in config.corpora],
-    host=jax.process_index(),
-    hosts=jax.process_count(),
-  )
+  return sharding.place(told, mesh), corpora.look(loader, batch)
 
 
 def _objective(
@@ -160,7 +112,15 @@ def run(
   if config.signals is not None:
     done = student.outputs(inputs, config.signals)
     cache = signals.Cache(pathlib.Path(done["folder"]) / "signals")
-  loader = _loader(config, inputs)
+  loader = corpora.loader(
+    config.run,
+    config.corpora,
+    inputs,
+    rows=config.rows,
+    length=config.length,
+    shards=config.shards,
+    seed=config.run.seed,
+  )
   draw = functools.partial(_draw, loader, cache, mesh)
   student.train(
     config, inputs, workdir, objective, draw, position=loader, frozen=frozen

@@ -10,8 +10,8 @@ import numpy as np
 from rich import progress
 
 from experiments import settings, student
+from experiments.corpora import located
 from experiments.settings import Run, Stage
-from experiments.stages.distill import located
 from research import divergence, sharding
 from research.data import jsonl, packing, signals, text
 from research.training import objectives

@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 
 import kernels
 from experiments import settings, student
+from experiments.corpora import located
 from experiments.settings import Run, Stage
-from experiments.stages.distill import located
 from research import segments, sharding
 from research.data import jsonl, packing, text
 from research.evaluation import intervals

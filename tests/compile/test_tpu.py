@@ -15,6 +15,9 @@ from tests.compile import cases, process
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 VMEM = {"v5e": 128 << 20, "v5p": 64 << 20, "v6e": 128 << 20}
 SLACK = 1.05
+# XLA's own small arrays around a kernel are laid out otherwise from one compile
+# to the next (315,392 and 444,928 bytes were seen of one program).
+NOISE = {"temp": 256 << 10}
 KEPT = ("cost", "temp", "vmem", "bundles", "spills")
 TIERS = {
   "few": cases.FEW,
@@ -36,7 +39,7 @@ def broken(chip, record, committed, peer):
     yield f"{name}: {record['vmem']} bytes of VMEM, the chip has {VMEM[chip]}"
   for key in KEPT:
     value, limit = record.get(key, 0), committed.get(key, 0)
-    if value > SLACK * limit:
+    if value > SLACK * limit + NOISE.get(key, 0):
       yield f"{name}: {key} {value}, 5 % over the committed {limit}"
   if peer and record["cost"] > peer:
     yield f"{name}: cost {record['cost']}, tokamax's is {peer}"
@@ -101,7 +104,7 @@ def test_peer_is_as_committed(tier, tmp_path):
         assert r["cost"] == pytest.approx(limits[r["name"]], rel=0.05)
 
 
-GOOD = {"name": "x", "cost": 100, "temp": 10, "vmem": 1000}
+GOOD = {"name": "x", "cost": 100, "temp": 10 << 20, "vmem": 1000}
 GOOD |= {"bundles": 1000, "spills": 100}
 
 
@@ -114,7 +117,7 @@ def test_within_budget():
   [
     {"error": "out of VMEM"},
     {"cost": 106},
-    {"temp": 11},
+    {"temp": 11 << 20},
     {"vmem": 129 << 20},
     {"vmem": 1051},
     {"bundles": 1051},

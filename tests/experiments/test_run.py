@@ -169,4 +169,4 @@ def test_every_recipe_runs_small(finish, tmp_path, request, name):
   code, _, err = finish(tmp_path, *given, config=f"{path}:test", optimised=True)
   assert code == 0, err
   assert (tmp_path / "report.html").exists()
-  assert any("pass@1" in line for line in read(tmp_path / "summary.json"))
+  assert read(tmp_path / "summary.json")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -19,8 +19,9 @@ from research.types import Batch
 class Corpus:
   """A JSONL file; `{stage}` in its path stands for that stage's folder.
 
-  It is drawn from in the share `weight`, by records. Each of its tokens counts
-  `scale` in the loss, or, `per` record, all tokens of a record together do.
+  It is drawn from in the share `weight`, by records; a document longer than a
+  row is as many records as it fills rows. Each of its tokens counts `scale` in
+  the loss, or, `per` record, all tokens of a record together do.
   """
 
   path: str
@@ -50,7 +51,7 @@ def located(path: str, inputs: dict[str, Any]) -> str:
 
 
 def _encode(
-  tokenizer: text.Tokenizer, record: tuple[Corpus, jsonl.Record]
+  tokenizer: text.Tokenizer, record: tuple[Corpus, Mapping[str, Any]]
 ) -> packing.Example:
   """Returns a record's tokens, and in their mask what each of them counts."""
   corpus, said = record
@@ -61,9 +62,14 @@ def _encode(
 
 
 def _records(
-  corpus: Corpus, inputs: dict[str, Any]
-) -> list[tuple[Corpus, jsonl.Record]]:
-  return [(corpus, r) for r in jsonl.read(located(corpus.path, inputs))]
+  corpus: Corpus,
+  inputs: dict[str, Any],
+  tokenizer: text.Tokenizer,
+  length: int,
+) -> list[tuple[Corpus, Mapping[str, Any]]]:
+  """Returns a corpus's records, its documents as rows of them."""
+  records = jsonl.read(located(corpus.path, inputs))
+  return [(corpus, r) for r in text.cut(tokenizer, records, length)]
 
 
 def loader(
@@ -79,7 +85,7 @@ def loader(
   """Returns the endless packed batches of a mixture."""
   tokenizer = settings.load_tokenizer(run)
   return Loader(
-    [_records(corpus, inputs) for corpus in corpora],
+    [_records(corpus, inputs, tokenizer, length) for corpus in corpora],
     functools.partial(_encode, tokenizer),
     length=length,
     rows=rows,

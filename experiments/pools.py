@@ -25,9 +25,7 @@ def pool(cfg: Problems, size: int, seed: int) -> list[Problem]:
   return problems
 
 
-def of_step(
-  problems: list[Problem], seed: int, step: int, count: int
-) -> list[Problem]:
+def of_step[T](problems: list[T], seed: int, step: int, count: int) -> list[T]:
   """Returns the `count` problems of a step: each epoch is shuffled anew.
 
   They depend on (seed, step) alone, so that a resumed run needs no position.

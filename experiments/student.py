@@ -13,7 +13,14 @@ from jax.sharding import Mesh
 from experiments import loop, settings
 from research import sharding
 from research.data import text
-from research.models import huggingface, lora, peft, quantize, transformer
+from research.models import (
+  hf_files,
+  huggingface,
+  lora,
+  peft,
+  quantize,
+  transformer,
+)
 from research.models.config import Lora, Model
 from research.training import optimizers
 from research.training import step as steps
@@ -68,7 +75,24 @@ def outputs(inputs: dict[str, Any], stage: str) -> dict[str, Any]:
   return inputs[stage]
 
 
-def _check_same(asked: Model, found: Model, directory: str) -> None:
+def checkpoint(directory: pathlib.Path) -> dict[str, str]:
+  """Returns what a stage's outputs say of a checkpoint, for `load`."""
+  mark = hf_files.fingerprint(directory)
+  return {"checkpoint": str(directory), "fingerprint": mark}
+
+
+def _directory(done: dict[str, Any]) -> str:
+  """Returns a stage's checkpoint; ValueError where it is another by now."""
+  directory = done["checkpoint"]
+  if checkpoint(pathlib.Path(directory))["fingerprint"] != done["fingerprint"]:
+    raise ValueError(
+      f"{directory} has changed since this run first read it: put back what "
+      "was there, or use another --workdir"
+    )
+  return directory
+
+
+def check_same(asked: Model, found: Model, directory: str) -> None:
   """Raises ValueError naming what a checkpoint has otherwise than the run."""
   free = ("context", "dtype", "remat")  # what a run may choose
   wanted = dataclasses.asdict(asked)
@@ -81,24 +105,31 @@ def _check_same(asked: Model, found: Model, directory: str) -> None:
     raise ValueError(f"{directory} is another model: {'; '.join(differing)}")
 
 
-def load(config: Any, inputs: dict[str, Any], stage: str, mesh: Mesh) -> Any:
+def load(
+  config: Any,
+  inputs: dict[str, Any],
+  stage: str,
+  mesh: Mesh,
+  *,
+  dtype: Any = jnp.float32,
+) -> Any:
   """Returns the parameters that `stage` ended with, fp32 and sharded.
 
-  Adapters are merged into the base that they were trained over.
+  Adapters are merged into the base that they were trained over. What comes
+  from a checkpoint has `dtype`, or with None the file's own.
 
   Raises:
     ValueError: no such stage has run before this one, or it is a checkpoint of
-      another model or tokenizer than the run's.
+      another model or tokenizer than the run's, or has changed since.
     FileNotFoundError: it trained nothing.
   """
   done, model = outputs(inputs, stage), config.run.model
   if "checkpoint" in done:
-    found, params = huggingface.load(
-      done["checkpoint"], mesh=mesh, dtype=jnp.float32
-    )
-    _check_same(model, found, done["checkpoint"])
-    if (pathlib.Path(done["checkpoint"]) / "tokenizer.json").is_file():
-      theirs = text.load_tokenizer(done["checkpoint"])
+    directory = _directory(done)
+    found, params = huggingface.load(directory, mesh=mesh, dtype=dtype)
+    check_same(model, found, directory)
+    if (pathlib.Path(directory) / "tokenizer.json").is_file():
+      theirs = text.load_tokenizer(directory)
       text.shared_rows(theirs, settings.load_tokenizer(config.run))
     return params
   path = pathlib.Path(done["folder"]) / "checkpoints"
@@ -114,6 +145,19 @@ def load(config: Any, inputs: dict[str, Any], stage: str, mesh: Mesh) -> Any:
   return lora.merge(adapted, joined)[1]
 
 
+def _read_only(
+  config: Any, inputs: dict[str, Any], stage: str, bits: int | None, mesh: Mesh
+) -> Any:
+  """Returns a stage's parameters in the compute dtype, or in `bits`.
+
+  A checkpoint's are never held in fp32 on their way.
+  """
+  model = config.run.model
+  dtype = model.dtype if bits is None else None  # bits are cut from the file's
+  params = load(config, inputs, stage, mesh, dtype=dtype)
+  return _frozen(model, params, bits, mesh)
+
+
 def _frozen(model: Model, params: Any, bits: int | None, mesh: Mesh) -> Any:
   """Returns parameters to be read only: in the compute dtype, or in `bits`."""
   params = _quantised(model, params, bits, mesh)
@@ -121,9 +165,9 @@ def _frozen(model: Model, params: Any, bits: int | None, mesh: Mesh) -> Any:
 
 
 def teacher(
-  config: Any, inputs: dict[str, Any], mesh: Mesh
+  config: Any, inputs: dict[str, Any], mesh: Mesh, stage: str
 ) -> tuple[Model, Any, int]:
-  """Returns (model, params, tokens) of `config.teacher`, to be read only.
+  """Returns (model, params, tokens) of a stage's model, to be read only.
 
   A checkpoint's model is its own, and `tokens` the first ids that it shares
   with the student's; any other stage's is the run's, and they share all.
@@ -132,13 +176,13 @@ def teacher(
     ValueError: no such stage has run; a checkpoint's tokenizer is another one.
     FileNotFoundError: a checkpoint has no tokenizer to compare.
   """
-  done, bits = outputs(inputs, config.teacher), config.teacher_bits
+  done, bits = outputs(inputs, stage), config.teacher_bits
   if "checkpoint" not in done:
-    model, params = config.run.model, load(config, inputs, config.teacher, mesh)
-    return model, _frozen(model, params, bits, mesh), model.vocab
+    params = _read_only(config, inputs, stage, bits, mesh)
+    return config.run.model, params, config.run.model.vocab
   own, theirs = (
     settings.load_tokenizer(config.run),
-    text.load_tokenizer(done["checkpoint"]),
+    text.load_tokenizer(_directory(done)),
   )
   shared = text.shared_rows(theirs, own)
   model, params = huggingface.load(done["checkpoint"], mesh=mesh)
@@ -195,8 +239,7 @@ def train(
   """
   mesh = make_mesh(config)
   if config.lora is not None:
-    base = load(config, inputs, config.start, mesh)
-    base = _frozen(config.run.model, base, config.base_bits, mesh)
+    base = _read_only(config, inputs, config.start, config.base_bits, mesh)
     objective, frozen = lora.over(objective), (base, frozen)
   how = config.optimizer
   optimizer = optimizers.make(how, config.loop.steps)

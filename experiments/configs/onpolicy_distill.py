@@ -42,9 +42,9 @@ def on_policy(steps):
   return {
     "stage": "experiments.stages.on_policy",
     "start": "start",
-    "teacher": "teacher",
-    "problems": problems("train"),
-    "pool": 2000,
+    "domains": [
+      {"teacher": "teacher", "problems": problems("train"), "pool": 2000}
+    ],
     "rollout": {
       "problems": 64,
       "group": 1,

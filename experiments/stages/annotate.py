@@ -10,30 +10,13 @@ from typing import Any
 import jax
 from rich import progress
 
-from experiments import pools, settings
+from experiments import held_out, pools, settings
+from experiments.held_out import HeldOut
 from experiments.resolve import resolve
 from experiments.settings import Address, Plugin, Problems, Run
 from research.annotation import gates
-from research.data import jsonl
 from research.training.metrics import replace_file
 from research.types import Trace
-
-
-@dataclasses.dataclass(frozen=True)
-class HeldOut:
-  """What is not to be learned: `count` problems, or a field of a JSONL file."""
-
-  problems: Problems | None = None
-  count: int | None = None
-  path: str | None = None
-  field: str = "prompt"
-
-  def __post_init__(self):
-    """Raises ValueError where it is neither, or both."""
-    if (self.problems is None) == (self.path is None):
-      raise ValueError(f"{self}: either problems or a path is wanted")
-    if (self.problems is None) != (self.count is None):
-      raise ValueError(f"{self}: problems want a count, and a path none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,23 +59,6 @@ def _located(args: Any, folders: Mapping[str, str]) -> Any:
   return jax.tree.map(replaced, args)
 
 
-def _held_out(config: Config, folders: Mapping[str, str]) -> dict[str, Any]:
-  """Returns the questions of each evaluation set, by a name of it."""
-  found = {}
-  for told in config.held_out:
-    if told.problems is not None:
-      asked = pools.pool(told.problems, told.count or 0, config.run.seed)
-      name = f"{told.problems.task.rpartition('.')[2]}/{told.problems.split}"
-      texts = [problem.prompt for problem in asked]
-    else:
-      name = _located(told.path, folders)
-      lines = jsonl.lines(name)
-      texts = [jsonl.field(line, told.field, at) for at, line in lines]
-    # Two sets may be of one split, with other arguments.
-    found[f"{name} #{len(found)}" if name in found else name] = texts
-  return found
-
-
 def _counted[T](
   said: Iterable[T], accounts: list[dict[str, Any]]
 ) -> Generator[T, None, Any]:
@@ -117,7 +83,7 @@ def _about(
     resolve(config.problems.task),
     settings.load_tokenizer(config.run),
     config.run.seed,
-    _held_out(config, folders),
+    held_out.texts(config.held_out, folders, config.run.seed),
     reply,
   )
 

@@ -98,7 +98,9 @@ def _objective(
     return objectives.recorded(model, loss, mesh), None
   if config.teacher is None:
     return objectives.imitation(model, loss, mesh), None
-  teacher, frozen, tokens = student.teacher(config, inputs, mesh)
+  teacher, frozen, tokens = student.teacher(
+    config, inputs, mesh, config.teacher
+  )
   objective = objectives.matching(model, teacher, loss, mesh, tokens=tokens)
   return objective, frozen
 

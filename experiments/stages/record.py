@@ -50,7 +50,8 @@ def _examples(config: Config, inputs: dict[str, Any]) -> list[packing.Example]:
   tokenizer = settings.load_tokenizer(config.run)
   found: dict[bytes, packing.Example] = {}
   for path in config.corpora:
-    for record in jsonl.read(located(path, inputs)):
+    records = jsonl.read(located(path, inputs))
+    for record in text.cut(tokenizer, records, config.length):
       example = text.example(tokenizer, record)
       if packing.size_of(example) <= config.length:
         found.setdefault(signals.key_of(example["tokens"]), example)
@@ -101,7 +102,7 @@ def run(
   """Writes signals/; returns how many examples, tokens and bytes a token."""
   mesh = student.make_mesh(config)
   tokenizer, folder = settings.load_tokenizer(config.run), workdir / "signals"
-  model, frozen, tokens = student.teacher(config, inputs, mesh)
+  model, frozen, tokens = student.teacher(config, inputs, mesh, config.teacher)
 
   if config.candidates > tokens:
     raise ValueError(f"record: {config.candidates} candidates of {tokens}")

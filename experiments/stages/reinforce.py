@@ -75,12 +75,19 @@ class Config:
 class Rollouts:
   """Graded samples of the current policy."""
 
-  def __init__(self, config: Any, workdir: pathlib.Path, mesh: Any):
-    """Draws the pool of `config.pool` from `config.problems`."""
+  def __init__(
+    self,
+    config: Any,
+    problems: Problems,
+    size: int,
+    workdir: pathlib.Path,
+    mesh: Any,
+  ):
+    """Draws a pool of `size` problems; `config.rollout` says how they go."""
     self._config, self._workdir, self._mesh = config, workdir, mesh
     self._tokenizer = settings.load_tokenizer(config.run)
-    self._task = resolve(config.problems.task)
-    self._pool = pools.pool(config.problems, config.pool, config.run.seed)
+    self._task = resolve(problems.task)
+    self._pool = pools.pool(problems, size, config.run.seed)
     self._check_length()
 
   def sample(self, state: TrainState, step: int) -> tuple[Trajectory, dict]:
@@ -141,7 +148,7 @@ def run(
   """Trains the policy; returns how many answers it gave."""
   mesh = student.make_mesh(config)
   module = resolve(config.algorithm.name)
-  rollouts = Rollouts(config, workdir, mesh)
+  rollouts = Rollouts(config, config.problems, config.pool, workdir, mesh)
   advantage = jax.jit(functools.partial(module.advantage, **config.advantage))
 
   def draw(state: TrainState, step: int) -> tuple[Any, dict]:

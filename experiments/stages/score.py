@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -25,8 +26,9 @@ from research.types import Batch
 class Config:
   """`corpus` is a JSONL file; `{stage}` in its path is that stage's folder.
 
-  A conversation is one of `rows` rows of `length` tokens; longer ones are left
-  out. `pairs` are (left, right) to subtract.
+  Conversations, and pieces of documents, are packed, `rows` rows of `length`
+  tokens at once; longer conversations are left out. Names of the summary begin
+  with `prefix`, "" or "name/". `pairs` are (left, right) to subtract.
   """
 
   run: Run
@@ -34,12 +36,21 @@ class Config:
   corpus: str
   rows: int
   length: int
+  prefix: str = ""
   pairs: tuple[tuple[Stage, ...], ...] = ()
 
   def __post_init__(self):
-    """Raises ValueError on rows of nothing and on pairs of others."""
+    """Raises ValueError on rows that cannot be and on pairs of others."""
     if min(self.rows, self.length) < 1:
       raise ValueError(f"{self}: rows and length must be at least 1")
+    if not re.fullmatch(r"([\w.-]+/)?", self.prefix):
+      raise ValueError(f"the prefix {self.prefix!r} is no name and a slash")
+    if self.length > self.run.model.context:
+      raise ValueError(
+        f"score: rows of {self.length} tokens are longer than the model's "
+        f"context of {self.run.model.context}: lower length or raise "
+        "config.model.context"
+      )
     for pair in self.pairs:
       if len(pair) != 2 or not set(pair) <= set(self.students):
         raise ValueError(f"the pair {pair} is not two of {self.students}")
@@ -47,32 +58,33 @@ class Config:
 
 def _batches(
   config: Config, inputs: dict[str, Any]
-) -> tuple[list[tuple[int, Batch]], int]:
-  """Returns [(conversations, batch)], the last one filled up with the first,
+) -> tuple[list[tuple[list[int], Batch]], int]:
+  """Returns batches, each with the numbers of the conversations in its rows,
   and how many conversations were too long.
   """
   tokenizer = settings.load_tokenizer(config.run)
   records = jsonl.read(located(config.corpus, inputs))
-  examples = [text.example(tokenizer, record) for record in records]
+  pieces = text.cut(tokenizer, records, config.length)
+  examples = [text.example(tokenizer, record) for record in pieces]
   fitting = [e for e in examples if packing.size_of(e) <= config.length]
   if not fitting:
     raise ValueError(
       f"{config.corpus}: none of {len(examples)} conversations fits "
       f"{config.length} tokens: raise length"
     )
-  found = []
-  for start in range(0, len(fitting), config.rows):
-    taken = fitting[start : start + config.rows]
-    spare = [fitting[0]] * (config.rows - len(taken))
-    rows = [[example] for example in (*taken, *spare)]
+  number = {id(example): i for i, example in enumerate(fitting)}
+  packed, found = packing.pack(fitting, config.length).rows, []
+  for start in range(0, len(packed), config.rows):
+    rows = packed[start : start + config.rows]
+    rows += [[] for _ in range(config.rows - len(rows))]
     batch = packing.to_batch(rows, config.length, pad=tokenizer.pad)
-    found.append((len(taken), batch))
+    found.append(([number[id(e)] for row in rows for e in row], batch))
   return found, len(examples) - len(fitting)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _nats(model: Model, mesh: Mesh, params: Any, batch: Batch) -> jax.Array:
-  """Returns the nats a token of each row, over what the assistant wrote."""
+  """Returns nats_BT of the next token, 0 where the assistant wrote none."""
   said = objectives.speak(model, params, batch, mesh)
   logprobs_BT, _ = kernels.token_logprobs(
     said.hidden_BTE,
@@ -80,8 +92,15 @@ def _nats(model: Model, mesh: Mesh, params: Any, batch: Batch) -> jax.Array:
     segments.next_tokens(batch.tokens_BT),
     softcap=said.softcap,
   )
-  weights_BT = batch.weights_BT
-  return -(logprobs_BT * weights_BT).sum(1) / weights_BT.sum(1)
+  return -logprobs_BT * batch.weights_BT
+
+
+def _each(batch: Batch, nats_BT: np.ndarray) -> list[float]:
+  """Returns the nats a token of each segment, row by row."""
+  of_row = zip(batch.segments_BT, nats_BT, batch.weights_BT, strict=True)
+  summed = lambda ids_T, x_T: np.bincount(ids_T, x_T)[1:]  # 0 is padding
+  means = [summed(i, x) / summed(i, w) for i, x, w in of_row]
+  return np.concatenate(means).tolist()
 
 
 def run(
@@ -97,18 +116,18 @@ def run(
   nats: dict[str, dict[str, float]] = {}
   for name in config.students:
     params = student.load(config, inputs, name, mesh)
-    rows = [
-      np.asarray(_nats(model, mesh, params, sharding.place(batch, mesh)))[:n]
-      for n, batch in batches
-    ]
-    cells = enumerate(np.concatenate(rows).tolist())
-    nats[name] = {str(i): value for i, value in cells}
+    cells: dict[int, float] = {}
+    for numbers, batch in batches:
+      said = _nats(model, mesh, params, sharding.place(batch, mesh))
+      cells |= zip(numbers, _each(batch, np.asarray(said)), strict=True)
+    nats[name] = {str(i): cells[i] for i in sorted(cells)}
   seed = config.run.seed
   found = {
-    f"{n}/nats": intervals.bootstrap(x, seed=seed) for n, x in nats.items()
+    f"{config.prefix}{n}/nats": intervals.bootstrap(x, seed=seed)
+    for n, x in nats.items()
   }
   for left, right in config.pairs:
     difference = intervals.paired(nats[left], nats[right], seed=seed)
-    found[f"{left}_minus_{right}/nats"] = difference
-  scored = sum(n for n, _ in batches)
+    found[f"{config.prefix}{left}_minus_{right}/nats"] = difference
+  scored = sum(len(numbers) for numbers, _ in batches)
   return {"scored": scored, "left_out": left_out, "summary": found}

@@ -1,12 +1,12 @@
-"""TFDS builders, without TensorFlow: GSM8K and SVAMP files, generated problems.
+"""TFDS builders, without TensorFlow: published sets and generated problems.
 
 Files are prepared once into array_record under a cache, in a folder named by
 their content, so that a changed file is never served from an old copy.
 """
 
 import contextlib
+import dataclasses
 import fcntl
-import functools
 import hashlib
 import inspect
 import io
@@ -19,26 +19,66 @@ from typing import Any, Literal, overload
 
 import tensorflow_datasets as tfds
 
-from research.data import jsonl
+from research.data import readers
+from research.data.readers import Row
 
-FILES = {
-  "gsm8k": {"train": "gsm8k/train.jsonl", "test": "gsm8k/test.jsonl"},
-  "svamp": {"test": "svamp/svamp_test.jsonl"},
-}
-# Where the files are published; none of them lies in this project.
-PUBLISHERS = {
-  "gsm8k": "the repository openai/grade-school-math, grade_school_math/data",
-  "svamp": "the repository QwenLM/Qwen2.5-Math, evaluation/data/svamp",
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+  """A set's file by split, who publishes it, and how it is read."""
+
+  files: dict[str, str]
+  publisher: str
+  rows: Callable[[pathlib.Path, str], Iterator[Row]]
+  fields: tuple[str, ...] = ("question", "answer")
+
+
+def _whole(file: str) -> dict[str, str]:
+  """A file that holds both train and test."""
+  return {"train": file, "test": file}
+
+
+# None of these files lies in this project.
+SETS = {
+  "gsm8k": Published(
+    {"train": "gsm8k/train.jsonl", "test": "gsm8k/test.jsonl"},
+    "the repository openai/grade-school-math, grade_school_math/data",
+    readers.gsm8k,
+  ),
+  "svamp": Published(
+    {"test": "svamp/svamp_test.jsonl"},
+    "the repository QwenLM/Qwen2.5-Math, evaluation/data/svamp",
+    readers.svamp,
+  ),
+  "medquad": Published(
+    _whole("medquad/medquad_answered.jsonl.gz"),
+    "the repository abachaa/MedQuAD, a line of JSON for each answered question",
+    readers.medquad,
+    ("question", "answer", "source", "url"),
+  ),
+  "openstax": Published(
+    _whole("openstax_ap2e/anatomy_physiology_2e.jsonl.gz"),
+    "the repository openstax/osbooks-anatomy-physiology, a line of JSON for "
+    "each module",
+    readers.openstax,
+    ("module", "chapter", "title", "text"),
+  ),
+  "pubmedqa": Published(
+    {"train": "pubmedqa/pqal_train.json"},
+    "the repository pubmedqa/pubmedqa, the training half of PQA-L",
+    readers.pubmedqa,
+    ("key", "question", "abstract", "long_answer", "answer"),
+  ),
 }
 
 
 def _remedy(name: str) -> str:
   """How to get the files of `name` and how to point at them."""
-  files = " and ".join(FILES[name].values())
+  files = " and ".join(dict.fromkeys(SETS[name].files.values()))
   return (
-    f"Get {files} from {PUBLISHERS[name]}, and name the folder that holds them "
-    "by data_dir (--config.data_dir=DIR) or by the environment variable "
-    "PITH_DATA"
+    f"Get {files} from {SETS[name].publisher}, and name the folder that holds "
+    "the set's own by data_dir (--config.data_dir=DIR) or by the environment "
+    "variable PITH_DATA"
   )
 
 
@@ -66,68 +106,40 @@ class TextRows(Sequence[dict[str, str]]):
     }
 
 
-class Gsm8k(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """GSM8K's official files: `question`, worked `answer` ending in `#### 24`."""
-
-  MANUAL_DOWNLOAD_INSTRUCTIONS = _remedy("gsm8k")
-  VERSION = tfds.core.Version("1.0.0")
-  code_path = None  # no checksums or metadata lie beside this module
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    return _text_info(self, "question", "answer")
-
-  def _split_generators(self, dl_manager):
-    root = dl_manager.manual_dir
-    return {
-      split: self._generate_examples(root / file)
-      for split, file in FILES["gsm8k"].items()
-    }
-
-  def _generate_examples(self, path):
-    return enumerate(_gsm8k_rows(path))
-
-
-class Svamp(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """SVAMP in GSM8K's form: `question`, and `answer` as `#### 145`."""
-
-  MANUAL_DOWNLOAD_INSTRUCTIONS = _remedy("svamp")
-  VERSION = tfds.core.Version("1.0.0")
-  code_path = None  # no checksums or metadata lie beside this module
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    return _text_info(self, "question", "answer")
-
-  def _split_generators(self, dl_manager):
-    path = dl_manager.manual_dir / FILES["svamp"]["test"]
-    return {"test": self._generate_examples(path)}
-
-  def _generate_examples(self, path):
-    return enumerate(_svamp_rows(path))
-
-
-class Problems(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """Problems of a task with a written answer: see `problems`."""
+class Rows(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """Rows of text by split, in the order in which they are given."""
 
   VERSION = tfds.core.Version("1.0.0")
   code_path = None  # no checksums or metadata lie beside this module
 
-  def __init__(self, *, rows: Iterable[Mapping[str, str]], **kwargs):
+  def __init__(
+    self,
+    *,
+    splits: Mapping[str, Iterable[Row]],
+    fields: Sequence[str],
+    **kwargs,
+  ):
     """Takes the rows to prepare, and what every builder takes."""
-    self._rows = rows
+    self._splits, self._fields = splits, fields
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return _text_info(self, "prompt", "completion", "answer", "meta")
+    features = {name: tfds.features.Text() for name in self._fields}
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(features),
+      disable_shuffling=True,
+    )
 
   def _split_generators(self, dl_manager):
     del dl_manager  # nothing is fetched
-    return {"rows": self._generate_examples()}
+    return {
+      split: self._generate_examples(rows)
+      for split, rows in self._splits.items()
+    }
 
-  def _generate_examples(self):
-    return enumerate(self._rows)
-
-
-BUILDERS = {"gsm8k": Gsm8k, "svamp": Svamp}
+  def _generate_examples(self, rows):
+    return enumerate(rows)
 
 
 def source(
@@ -136,22 +148,25 @@ def source(
   data_dir: str | os.PathLike | None = None,
   cache_dir: str | os.PathLike | None = None,
 ) -> TextRows:
-  """A split of a published set, by index: rows of `question` and `answer`.
+  """A split of a published set, by index: rows with its `fields`.
 
   `data_dir` holds a folder a set (None: the variable PITH_DATA says where), and
   `cache_dir` the prepared copies (None: ~/.cache/pith). Raises ValueError for
   an unknown name or split, an empty file, or a malformed line (by file and
   line), and FileNotFoundError telling how to get a file that is missing.
   """
-  if name not in FILES or split not in FILES[name]:
-    known = [f"{n}/{s}" for n, splits in FILES.items() for s in splits]
+  if name not in SETS or split not in SETS[name].files:
+    known = [f"{n}/{s}" for n, told in SETS.items() for s in told.files]
     raise ValueError(f"no set {name}/{split}; there are {', '.join(known)}")
-  root = _data_root(name, data_dir)
-  digest = hashlib.sha256()
-  for file in FILES[name].values():
-    digest.update(_wanted(root / file, name).read_bytes())
+  told, root = SETS[name], _data_root(name, data_dir)
+  digest = hashlib.sha256(f"{name}\n{inspect.getsource(readers)}".encode())
+  rows = {}
+  for part, file in told.files.items():
+    path = _wanted(root / file, name)
+    digest.update(path.read_bytes())
+    rows[part] = _not_empty(told.rows(path, part), f"{path}, split {part!r},")
   folder = _cache_root(cache_dir) / digest.hexdigest()[:16]
-  return _prepared(BUILDERS[name], folder, split, manual_dir=root)
+  return _prepared(rows, told.fields, folder)[split]
 
 
 def problems(
@@ -179,12 +194,13 @@ def problems(
     f"split {split!r} of {task.__name__}",
   )
   folder = _cache_root(cache_dir) / digest.hexdigest()[:16]
-  return _prepared(functools.partial(Problems, rows=rows), folder, "rows")
+  fields = ("prompt", "completion", "answer", "meta")
+  return _prepared({"rows": rows}, fields, folder)["rows"]
 
 
 def _problem_rows(
   task: Any, split: str, seed: int, count: int, write: str, args: dict
-) -> Iterator[dict[str, str]]:
+) -> Iterator[Row]:
   """The rows of `problems`."""
   for problem in itertools.islice(task.problems(split, seed, **args), count):
     if write == "trace":
@@ -201,33 +217,6 @@ def _problem_rows(
     }
 
 
-def _gsm8k_rows(path: pathlib.Path) -> Iterator[dict[str, str]]:
-  """The rows of an official GSM8K file."""
-  for place, record in _not_empty(jsonl.lines(path), str(path)):
-    answer = jsonl.field(record, "answer", place)
-    if "####" not in answer:
-      raise ValueError(f"{place}: `answer` does not end in `#### number`")
-    yield {
-      "question": jsonl.field(record, "question", place),
-      "answer": answer,
-    }
-
-
-def _svamp_rows(path: pathlib.Path) -> Iterator[dict[str, str]]:
-  """The rows of a SVAMP file, the question joined to its story."""
-  for place, record in _not_empty(jsonl.lines(path), str(path)):
-    number = record.get("Answer")
-    if isinstance(number, bool) or not isinstance(number, int | float):
-      raise ValueError(f"{place}: `Answer` must be a number")
-    body = jsonl.field(record, "Body", place).rstrip()
-    stop = "" if body.endswith((".", "?", "!")) else "."
-    number = int(number) if number == int(number) else number
-    yield {
-      "question": f"{body}{stop} {jsonl.field(record, 'Question', place)}",
-      "answer": f"#### {number}",
-    }
-
-
 def _not_empty[T](rows: Iterable[T], what: str) -> Iterator[T]:
   """`rows`, or a ValueError naming `what` where there are none."""
   found = False
@@ -238,38 +227,33 @@ def _not_empty[T](rows: Iterable[T], what: str) -> Iterator[T]:
     raise ValueError(f"{what} holds no problems")
 
 
-def _text_info(builder, *names: str) -> tfds.core.DatasetInfo:
-  """Features that are all text, in the order of the file."""
-  features = {name: tfds.features.Text() for name in names}
-  return tfds.core.DatasetInfo(
-    builder=builder,
-    features=tfds.features.FeaturesDict(features),
-    disable_shuffling=True,
-  )
-
-
 def _prepared(
-  build: Callable[..., tfds.core.GeneratorBasedBuilder],
+  splits: Mapping[str, Iterable[Row]],
+  fields: Sequence[str],
   folder: pathlib.Path,
-  split: str,
-  manual_dir: pathlib.Path | None = None,
-) -> TextRows:
-  """The rows of `split`, written as array_record on the first call.
+) -> dict[str, TextRows]:
+  """The rows of each split, written as array_record on the first call.
 
   Processes that want one copy wait for each other; the first one writes it.
   """
-  config = tfds.download.DownloadConfig(
-    manual_dir=manual_dir, try_download_gcs=False
-  )
+  config = tfds.download.DownloadConfig(try_download_gcs=False)
   folder.mkdir(parents=True, exist_ok=True)
   with (folder / "lock").open("w") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
-    builder = build(data_dir=folder, file_format="array_record")
+    builder = Rows(
+      splits=splits,
+      fields=fields,
+      data_dir=folder,
+      file_format="array_record",
+    )
     # TFDS announces a download on standard output, and draws a bar a shard.
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare(download_config=config)
-  return TextRows(builder.as_data_source(split))  # pyright: ignore
+  return {
+    split: TextRows(builder.as_data_source(split))  # pyright: ignore
+    for split in splits
+  }
 
 
 def _data_root(name: str, data_dir: str | os.PathLike | None) -> pathlib.Path:

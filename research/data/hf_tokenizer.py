@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 from research.data import template as templates
 from research.data.template import Message, Template
@@ -27,6 +28,13 @@ SENTENCEPIECE = [
   {"type": "Fuse"},
 ]
 NO_TEXT = b"\xff"  # a byte that is in no UTF-8
+# How a tokenizer of bytes lays out a conversation: turn by turn.
+BY_TURNS = (
+  "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>"
+  "{% generation %}{{ m.content }}<|end|>{% endgeneration %}"
+  "{% else %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+  "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,13 +130,18 @@ def digest(tokens: Mapping[int, str], marks: Mapping[str, Any]) -> str:
   return hashlib.sha256(text.encode()).hexdigest()
 
 
-@functools.cache
-def _byte_of() -> dict[str, int]:
-  """GPT-2's table: the letter that stands for each byte, backwards."""
+def letters() -> dict[int, str]:
+  """GPT-2's table: the letter that stands for each byte."""
   kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
   rest = [b for b in range(256) if b not in kept]
-  letters = [*kept, *range(256, 256 + len(rest))]
-  return {chr(c): b for c, b in zip(letters, kept + rest, strict=True)}
+  codes = [*kept, *range(256, 256 + len(rest))]
+  return {b: chr(c) for b, c in zip(kept + rest, codes, strict=True)}
+
+
+@functools.cache
+def _byte_of() -> dict[str, int]:
+  """That table backwards."""
+  return {letter: b for b, letter in letters().items()}
 
 
 @functools.lru_cache(maxsize=1 << 18)
@@ -174,7 +187,7 @@ def load(path: pathlib.Path) -> FileTokenizer:
   tokenizer = FileTokenizer(
     name=str(path),
     size=0,  # known when a conversation can be laid out
-    pad=_pad(spec, inner, named, end),
+    pad=_pad(spec, path, inner, named, end),
     bos=_bos(inner),
     stops=_stops(path.parent / "generation_config.json", inner, end),
     inner=inner,
@@ -284,10 +297,16 @@ def _bos(inner: tokenizers.Tokenizer) -> int | None:
   return templated[0] if fits else None
 
 
-def _pad(spec, inner, named, end) -> int:
+def _pad(spec, path, inner, named, end) -> int:
   """The id that pads: the file's own, the config's, a usual one or `end`."""
-  if spec.get("padding"):
-    return spec["padding"]["pad_id"]
+  if padding := spec.get("padding"):
+    own = padding.get("pad_id") if isinstance(padding, dict) else None
+    if type(own) is not int or own < 0 or inner.id_to_token(own) is None:
+      raise ValueError(
+        f"{path}: its padding has no pad_id that is a token's: mend it, or set "
+        "padding to null, so that pad_token of tokenizer_config.json pads"
+      )
+    return own
   tokens = [named.get("pad_token"), *PADS]
   ids = [inner.token_to_id(token) for token in tokens if token]
   return next((i for i in ids if i is not None), end)
@@ -306,9 +325,10 @@ def _stops(path, inner, end) -> tuple[int, ...]:
 def _bytelevel(spec: dict[str, Any], path: pathlib.Path) -> bool:
   """Whether tokens are spelled in GPT-2's letters, or in SentencePiece's."""
   decoder = spec.get("decoder") or {"type": "ByteLevel"}
-  if decoder["type"] == "ByteLevel":
+  kind = decoder if isinstance(decoder, dict) else {}
+  if kind.get("type") == "ByteLevel":
     return True
-  if decoder.get("decoders") == SENTENCEPIECE:
+  if kind.get("decoders") == SENTENCEPIECE:
     return False
   raise ValueError(
     f"{path}: its decoder is neither byte-level nor SentencePiece's with byte "
@@ -341,3 +361,32 @@ def _checked(tokenizer: FileTokenizer, bos: str | None) -> FileTokenizer:
     raise ValueError(f"{place}: the chat template writes BOS twice")
   written = bool(ids) and ids[0] == first
   return dataclasses.replace(tokenizer, bos=first if written else None)
+
+
+def write_bytes(
+  folder: pathlib.Path, tokens: Mapping[int, str], *, end: int, pad: int
+) -> None:
+  """Writes a tokenizer of bytes, as transformers has one, into a folder.
+
+  `tokens` are the letters of all 256 bytes and, behind them, the specials of
+  BY_TURNS; `end` closes a turn and stops a sampler.
+  """
+  plain = {token: i for i, token in tokens.items() if i < 256}
+  inner = tokenizers.Tokenizer(models.BPE(plain, []))
+  inner.pre_tokenizer = pre_tokenizers.ByteLevel(
+    add_prefix_space=False, use_regex=False
+  )
+  inner.decoder = decoders.ByteLevel()
+  inner.add_special_tokens([tokens[i] for i in range(256, len(tokens))])
+  inner.save(str(folder / "tokenizer.json"))
+  about = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "eos_token": tokens[end],
+    "pad_token": tokens[pad],
+    "clean_up_tokenization_spaces": False,
+    "chat_template": BY_TURNS,
+  }
+  stops = {"eos_token_id": end, "pad_token_id": pad}
+  for name, said in (("tokenizer", about), ("generation", stops)):
+    path = folder / f"{name}_config.json"
+    path.write_text(json.dumps(said, indent=2) + "\n")

@@ -7,7 +7,7 @@ because that drifts (a sampled `a`,`b` comes back as the merged `ab`).
 import codecs
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -108,10 +108,9 @@ class ByteTokenizer:
     return bytes([i]) if 0 <= i < 256 else hf_tokenizer.NO_TEXT
 
   def tokens(self) -> dict[int, str]:
-    """The bytes in hexadecimal, and what the specials stand for."""
-    turns = {256 + i: role for i, role in enumerate(ROLES)}
-    data = {i: bytes([i]).hex() for i in range(256)}
-    return data | turns | {self.end: "end", self.pad: "pad"}
+    """The bytes in GPT-2's letters and the specials, as files spell them."""
+    specials = enumerate((*ROLES, "end", "pad"), 256)
+    return hf_tokenizer.letters() | {i: f"<|{name}|>" for i, name in specials}
 
   def opening(self, role: str) -> list[int]:
     """The one token 256, 257 or 258 that opens a turn."""
@@ -241,8 +240,8 @@ def messages_of(record: Mapping[str, Any]) -> list[Message]:
     return list(record["messages"])
   if "prompt" not in record or "completion" not in record:
     raise ValueError(
-      "a record needs `messages`, or `prompt` and `completion`; this one has "
-      f"{sorted(record)}"
+      "a conversation needs `messages`, or `prompt` and `completion`; this "
+      f"record has {sorted(record)}"
     )
   return [
     {"role": "user", "content": record["prompt"]},
@@ -255,10 +254,53 @@ def example(
 ) -> dict[str, np.ndarray]:
   """Renders a record for training: `tokens` int32[n] and `mask` int8[n].
 
+  Of a conversation the assistant's tokens are learned, of a document (`text`)
+  all, however long it is; a piece that `cut` made is given back as it is.
   Raises ValueError where the assistant writes nothing: nothing could be
   learned from it.
   """
+  if "tokens" in record:
+    return dict(record)
+  if "text" in record:
+    return _learned(_document(tokenizer, record["text"]))
   ids, mask = render(tokenizer, messages_of(record))
   if not mask.any():
     raise ValueError("no token is the assistant's: nothing to learn from")
+  return {"tokens": ids, "mask": mask}
+
+
+def cut(
+  tokenizer: Tokenizer, records: Iterable[Mapping[str, Any]], length: int
+) -> Iterator[Mapping[str, Any]]:
+  """The records, documents as pieces of at most `length` tokens.
+
+  Each piece opens with the last token of the one before it, which it does not
+  learn, so that all pieces together learn every token of a document once.
+  Conversations are never cut: half of one teaches what nobody said. Raises
+  ValueError where `length` has no room for a token and what it follows.
+  """
+  if length < 2:
+    raise ValueError(f"a row of {length} tokens has nothing to predict")
+  for record in records:
+    if "text" not in record:
+      yield record
+      continue
+    ids = _document(tokenizer, record["text"])
+    for start in range(0, len(ids) - 1, length - 1):
+      yield _learned(ids[start : start + length])
+
+
+def _document(tokenizer: Tokenizer, said: str) -> np.ndarray:
+  """A document's ids int32[n]: it is opened by `bos` or `end`, closed by `end`.
+
+  What opens it is there so that its first token, too, follows something.
+  """
+  opening = tokenizer.end if tokenizer.bos is None else tokenizer.bos
+  return np.array([opening, *tokenizer.encode(said), tokenizer.end], np.int32)
+
+
+def _learned(ids: np.ndarray) -> dict[str, np.ndarray]:
+  """An example of which all but the first token are learned."""
+  mask = np.ones(len(ids), np.int8)
+  mask[0] = 0
   return {"tokens": ids, "mask": mask}

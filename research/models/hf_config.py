@@ -98,6 +98,7 @@ def _switches(family: str, raw: Mapping[str, Any]) -> dict[str, Any]:
   }
   if not gemma:
     return switches
+  scalar = raw["query_pre_attn_scalar"]
   return switches | {
     "unit_offset": True,
     "post_norm": True,
@@ -105,7 +106,7 @@ def _switches(family: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     "window": raw["sliding_window"],
     "global_every": _global_every(raw),
     "local_rope": _rope(raw, "sliding_attention"),
-    "attention_scale": raw["query_pre_attn_scalar"] ** -0.5,
+    "attention_scale": None if scalar == raw["head_dim"] else scalar**-0.5,
     "attention_softcap": raw.get("attn_logit_softcapping"),
     "logit_softcap": raw.get("final_logit_softcapping"),
   }

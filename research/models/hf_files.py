@@ -7,6 +7,7 @@ ever executed.
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -48,6 +49,11 @@ class Stored(NamedTuple):
   shape: tuple[int, ...]
   start: int
 
+  @property
+  def size(self) -> int:
+    """Its bytes."""
+    return math.prod(self.shape) * self.dtype.itemsize
+
   def read(self) -> np.ndarray:
     """Returns the tensor; ValueError where the file ends before it does."""
     x = np.empty(self.shape, self.dtype)
@@ -79,6 +85,21 @@ def index(directory: pathlib.Path) -> dict[str, Stored]:
   raise FileNotFoundError(f"{directory} has no {SINGLE} and no {INDEX}{hint}")
 
 
+def fingerprint(directory: pathlib.Path) -> str:
+  """Returns what tells a checkpoint from others: SHA-256, without reading all.
+
+  It covers config.json and of each tensor its name, dtype, shape and first 4
+  KiB, which any training moves; in how many files they lie is no matter.
+  """
+  sha = hashlib.sha256((directory / "config.json").read_bytes())
+  for name, stored in sorted(index(directory).items()):
+    sha.update(f"{name} {stored.dtype} {stored.shape}".encode())
+    with stored.path.open("rb") as file:
+      file.seek(stored.start)
+      sha.update(file.read(min(4096, stored.size)))
+  return sha.hexdigest()
+
+
 def _indexed(
   directory: pathlib.Path, listed: pathlib.Path
 ) -> dict[str, Stored]:
@@ -87,6 +108,11 @@ def _indexed(
     files = sorted({str(name) for name in weight_map.values()})
   except DAMAGED as error:
     raise ValueError(f"{listed} has no weight_map: {error!r}") from error
+  if SINGLE not in files and (directory / SINGLE).is_file():
+    raise ValueError(
+      f"{directory} holds {SINGLE} and, by {INDEX}, other files: programs do "
+      "not agree which of them to read; remove what is stale"
+    )
   found: dict[str, Stored] = {}
   for name in files:
     if name != pathlib.PurePath(name).name or name in (".", ".."):
@@ -132,7 +158,7 @@ def header(path: pathlib.Path) -> dict[str, Stored]:
   for name, tensor in sorted(found.items(), key=lambda x: x[1].start):
     if tensor.start != at:
       raise ValueError(f"{path}: {name} begins at {tensor.start}, not {at}")
-    at += math.prod(tensor.shape) * tensor.dtype.itemsize
+    at += tensor.size
   if at != size:
     raise ValueError(f"{path} has {size} bytes; its header speaks of {at}")
   return found
@@ -247,4 +273,4 @@ def _write_one(path: pathlib.Path, shard: list[Item]) -> None:
 
 def sizes(found: Mapping[str, Stored]) -> int:
   """Returns the bytes of all tensors."""
-  return sum(math.prod(x.shape) * x.dtype.itemsize for x in found.values())
+  return sum(x.size for x in found.values())

@@ -78,6 +78,7 @@ _BESIDE = (
   "merges.txt",
   "generation_config.json",
   "chat_template.jinja",
+  "chat_template.json",
 )
 MOST = 5_000_000_000  # bytes of one file
 
@@ -158,9 +159,9 @@ def load(
   """Returns (config, params) of a checkpoint directory of safetensors.
 
   Families: Qwen2 and 2.5, Qwen3, Llama 3, Gemma 3 text, and what is built like
-  them (DeepSeek-R1-Distill). Parameters have the file's dtype, or `dtype`; with
-  a mesh each device holds its own part of them. The model computes in bf16
-  where the file does, else in fp32.
+  them (DeepSeek-R1-Distill). Parameters have the file's dtype, or `dtype`, to
+  which no norm's scale is narrowed; with a mesh each device holds its own part
+  of them. The model computes in bf16 where the file does, else in fp32.
 
   Raises:
     FileNotFoundError: no config.json, or no safetensors file.
@@ -174,9 +175,7 @@ def load(
   params: dict[str, Any] = {}
   for leaf, stored in wanted:
     where = _placed(leaf, mesh)
-    # One leaf, one dtype: the widest of its layers'.
-    own = functools.reduce(jnp.promote_types, [x.dtype for x in stored])
-    value = _stacked(leaf, stored, where, dtype or own)
+    value = _stacked(leaf, stored, where, _dtype(leaf, stored, dtype))
     inner = params
     for key in leaf.path[:-1]:
       inner = inner.setdefault(key, {})
@@ -230,6 +229,13 @@ def _placed(leaf: Leaf, mesh: Mesh | None) -> Sharding:
     return SingleDeviceSharding(jax.devices()[0])
   part = sharding.spec(mesh, leaf.letters, leaf.shape, sharding.PARAMETERS)
   return NamedSharding(mesh, part)
+
+
+def _dtype(leaf: Leaf, stored: list[Stored], wanted: Any) -> Any:
+  """The dtype of a leaf: `wanted`, or else the widest of its layers'."""
+  own = functools.reduce(jnp.promote_types, [x.dtype for x in stored])
+  norm = leaf.path[-1].startswith("scale")  # which the forward reads in fp32
+  return jnp.promote_types(wanted or own, own) if norm else wanted or own
 
 
 def _stacked(
@@ -310,13 +316,15 @@ def save(
   params: Any,
   *,
   source: str | os.PathLike[str] | None = None,
+  dtype: Any = None,
   most: int = MOST,
 ) -> None:
   """Writes a checkpoint directory that transformers, vLLM and others read.
 
   The tokenizer's files and the ids of special tokens come from `source`, the
-  directory that the student began from. The directory appears whole or not at
-  all; files hold at most `most` bytes.
+  directory that the student began from, or any that has them. Numbers keep
+  their dtype, or become `dtype`. The directory appears whole or not at all;
+  files hold at most `most` bytes.
 
   Raises:
     FileExistsError: something is there already: nothing is overwritten.
@@ -329,7 +337,7 @@ def save(
       "its adapters (peft.save)"
     )
   _check(config, params)
-  described = _described(config, params, source)
+  described = _described(config, dtype or params["embed_VD"].dtype, source)
   with hf_files.appearing(directory) as made:
     (made / "config.json").write_text(json.dumps(described, indent=2) + "\n")
     for path in (
@@ -337,7 +345,7 @@ def save(
     ):
       if path.is_file():
         shutil.copyfile(path, made / path.name)
-    hf_files.write(made, _items(config, params), most)
+    hf_files.write(made, _items(config, params, dtype), most)
 
 
 def _check(config: Model, params: Any) -> None:
@@ -358,30 +366,32 @@ def _check(config: Model, params: Any) -> None:
     raise ValueError(f"{'/'.join(min(held))} is no parameter of the config")
 
 
-def _described(config: Model, params: Any, source: Any) -> dict[str, Any]:
+def _described(config: Model, dtype: Any, source: Any) -> dict[str, Any]:
   """What config.json says, with the special tokens of the source's."""
-  described = hf_config.encode(config)
-  described["torch_dtype"] = str(params["embed_VD"].dtype)
-  if source is not None:
-    raw = json.loads((pathlib.Path(source) / "config.json").read_text())
-    kept = ("bos_token_id", "eos_token_id", "pad_token_id")
-    described |= {name: raw[name] for name in kept if name in raw}
+  described = hf_config.encode(config) | {"torch_dtype": jnp.dtype(dtype).name}
+  for name in ("generation_config.json", "config.json"):
+    path = None if source is None else pathlib.Path(source) / name
+    if path is not None and path.is_file():
+      raw = json.loads(path.read_text())
+      kept = ("bos_token_id", "eos_token_id", "pad_token_id")
+      described |= {name: raw[name] for name in kept if name in raw}
   return described
 
 
-def _items(config: Model, params: Any) -> Iterator[Item]:
+def _items(config: Model, params: Any, dtype: Any) -> Iterator[Item]:
   """Yields the tensors, each fetched from its devices when it is written."""
   for leaf in leaves(config):
     value = params
     for key in leaf.path:
       value = value[key]
     for n, name in enumerate(leaf.names):
-      fetch = functools.partial(_fetch, leaf, value, n)
-      yield Item(name, np.dtype(value.dtype), leaf.matrix, fetch)
+      own = jnp.dtype(dtype or value.dtype)
+      fetch = functools.partial(_fetch, leaf, value, n, own)
+      yield Item(name, own, leaf.matrix, fetch)
 
 
-def _fetch(leaf: Leaf, value: jax.Array, n: int) -> np.ndarray:
-  x = np.asarray(value[n] if leaf.layered else value)
+def _fetch(leaf: Leaf, value: jax.Array, n: int, dtype: Any) -> np.ndarray:
+  x = np.asarray((value[n] if leaf.layered else value).astype(dtype))
   if not np.isfinite(x).all():
     raise ValueError(f"{leaf.names[n]} holds NaN or infinity")
   return leaf.theirs(_bits(x)).view(x.dtype)

@@ -76,7 +76,6 @@ def _gemma3(*sizes: int, **rest: Any) -> Model:
     "head_dim": 256,
     "rope": _GEMMA3_GLOBAL,
     "window": 1024,
-    "attention_scale": 256**-0.5,
   }
   return Model(**_GEMMA3 | usual | _sizes(*sizes) | rest)
 
@@ -85,6 +84,12 @@ def _gemma3(*sizes: int, **rest: Any) -> Model:
 _R1: dict[str, Any] = {"context": 131_072, "tied": False}
 _R1_MATH = _R1 | {"rope": Rope()}
 _MATH = {"context": 4096, "rope": Rope()}
+# Llama 3.0, before it was stretched.
+_FIRST: dict[str, Any] = {
+  "context": 8192,
+  "rope": Rope(base=500_000.0),
+  "tied": False,
+}
 
 # Sizes: width, layers, kv heads, query heads, mlp.
 PRESETS = {
@@ -120,6 +125,8 @@ PRESETS = {
   "qwen3_8b": _qwen3(4096, 36, 8, 32, 12_288, tied=False),
   "qwen3_14b": _qwen3(5120, 40, 8, 40, 17_408, tied=False),
   "qwen3_32b": _qwen3(5120, 64, 8, 64, 25_600, tied=False),
+  "llama3_8b": _llama3(4096, 32, 8, 32, 14_336, **_FIRST),
+  "llama3_70b": _llama3(8192, 80, 8, 64, 28_672, **_FIRST),
   "llama3_2_1b": _llama3(2048, 16, 8, 32, 8192, head_dim=64, rope=_LLAMA3_2),
   "llama3_2_3b": _llama3(3072, 28, 8, 24, 8192, rope=_LLAMA3_2),
   "llama3_1_8b": _llama3(4096, 32, 8, 32, 14_336, tied=False),

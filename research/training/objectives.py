@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -97,6 +97,22 @@ def matching(
     if listens_to(loss) is Written:
       signal = Written(signal, segments.next_tokens(ids_BT), batch.segments_BT)
     return loss(student, signal, batch.weights_BT * known_BT)
+
+  return objective
+
+
+def by_domain(domains: Sequence[Objective]) -> Objective:
+  """Several teachers, one a domain: inputs are (inputs of a domain, domain_B).
+
+  `frozen` holds what each objective's own is; all rows of a step (of a
+  microbatch) are of one domain, and no other teacher is run.
+  """
+
+  def objective(params, frozen, inputs):
+    told, domain_B = inputs
+    taught = lambda f, teacher: lambda params, told: f(params, teacher, told)
+    branches = [taught(*pair) for pair in zip(domains, frozen, strict=True)]
+    return jax.lax.switch(domain_B[0], branches, params, told)
 
   return objective
 

@@ -39,8 +39,8 @@ def test_records_count_alike(tmp_path):
   drawn = batch(
     [Corpus(label, 1, 0.3, "record"), Corpus(chain, 1, 0.7, "record")]
   )
-  for b, n in {(b, n) for b in range(2) for n in drawn.segments_BT[b] if n}:
-    whose = drawn.segments_BT[b] == n
+  for b, n in np.argwhere(drawn.positions_BT[:, 1:] == 1).tolist():
+    whose = drawn.segments_BT[b] == drawn.segments_BT[b, n]
     kind = chr(drawn.tokens_BT[b][whose][1])
     wanted = {"L": 0.3, "C": 0.7}[kind]
     assert drawn.weights_BT[b][whose].sum() == pytest.approx(wanted, 1e-6)

@@ -38,6 +38,14 @@ SIGHTS = {
   "evaluate.temperature": "*/samplings",
   "evaluate.top_p": "*/samplings",
   "evaluate.*": "*/records",
+  "climbed.loss.name": "*/error",
+  "climbed.levels.*.problems.task": "*/inputs",
+  "climbed.levels.*.problems.*": "*/samplings",
+  "climbed.levels.*": "*/inputs",
+  "climbed.probe.[ct]*": "*/samplings",
+  "climbed.probe.new_tokens": "*/samplings",
+  "climbed.probe.*": "*/inputs",
+  "climbed.review": "*/inputs",
   "*.loop.*": "*/loop",
   "polished.start": "*/frozen",
   "*.start": "*/state",
@@ -59,6 +67,8 @@ SIGHTS = {
   "*.problems.*": "*/inputs",
   "*.pool": "*/inputs",
   "*.corpora.*": "*/inputs",
+  "*.share.*": "*/inputs",
+  "*.domains.*.weight": "*/inputs",
   "*.rows": "*/inputs",
   "*.length": "*/inputs",
   "*.shards": "*/inputs",
@@ -76,6 +86,8 @@ OTHERS = {
   "*.corpora.1.path": "{annotate}/traces.jsonl",
   "polished.loss.name": "research.losses.forward_kl",
   "*.loss.name": "research.losses.sampled_reverse_kl",
+  "*.per": "record",
+  "*.passed": 0.0,
   "*.schedule": "linear",
   "*.start": "annotate",
   "*.teacher": "annotate",
@@ -84,6 +96,7 @@ OTHERS = {
   "evaluate.suites.1.problems.split": "test",
   # far enough for four problems to differ
   "evaluate.suites.*.problems.args.lengths.1": 8,
+  "climbed.levels.*.problems.args.lengths.1": 8,
   "*.problems.split": "ood",
   "*.algorithm.name": "tests.experiments.plain",
   "*.aggregate": "sequence",
@@ -169,7 +182,8 @@ def generate(samplings):
     model, params, prompts_BT, lengths_B, keys_B, *, sampling, new_tokens, stop
   ):
     del model, params, lengths_B
-    samplings.append((prompts_BT.shape, sampling, new_tokens, stop))
+    prompts = prompts_BT.shape, np.asarray(prompts_BT).tobytes()
+    samplings.append((prompts, sampling, new_tokens, stop))
     seed = zlib.crc32(np.asarray(jax.random.key_data(keys_B)).tobytes())
     rng = np.random.default_rng(seed)
     rows = prompts_BT.shape[0]
@@ -229,14 +243,14 @@ class Stage:
 
   def inputs(self):
     anyone = SimpleNamespace(params={}, frozen=({}, None), key=KEY)
-    return [numbers(self.fitted.draw(anyone, step)) for step in range(4)]
+    return [numbers(self.fitted.draw(anyone, step)) for step in range(12)]
 
   def step(self):
     anyone = SimpleNamespace(params={}, frozen=({}, None), key=KEY)
     inputs, _ = self.fitted.draw(anyone, 0)
     frozen = self.fitted.frozen
     state = dataclasses.replace(self.fitted.abstract, frozen=frozen)
-    return self.fitted.step.lower(state, inputs).as_text()
+    return jax.jit(self.fitted.step).lower(state, inputs).as_text()
 
   def records(self):
     files = sorted(self.folder.rglob("*.jsonl"))

@@ -10,7 +10,7 @@ from experiments import run
 from tests.experiments import counted
 
 COUNTED = "tests/experiments/counted.py"
-CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs"
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
 
 
 def read(path):
@@ -145,24 +145,28 @@ def test_a_tokenizer_larger_than_the_model():
     run.plan(whole)
 
 
-RECIPES = sorted(path.stem for path in CONFIGS.glob("[a-z]*.py"))
+RECIPES = sorted(
+  f"{folder}/{path.stem}"
+  for folder in ("configs", "ablations")
+  for path in (EXPERIMENTS / folder).glob("[a-z]*.py")
+)
 
 
 def test_there_are_recipes():
-  assert "quickstart" in RECIPES
+  assert {"configs/quickstart", "ablations/signals"} <= set(RECIPES)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_has_a_plan(here, tmp_path, name):
   for arg in ("", ":test"):
-    path = f"experiments/configs/{name}.py{arg}"
+    path = f"experiments/{name}.py{arg}"
     assert here(tmp_path / "run", "--dry_run", config=path) is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_runs_small(finish, tmp_path, request, name):
-  path = CONFIGS / f"{name}.py"
+  path = EXPERIMENTS / f"{name}.py"
   given = []
   if "config.data_dir" in path.read_text():
     given = [f"--config.data_dir={request.getfixturevalue('data_dir')}"]

@@ -1,17 +1,32 @@
 """Seeds side by side, and the notes below them kept."""
 
-from experiments import seed_table
+import pytest
+
+from experiments import seed_plot, seed_table
 
 
 def test_the_table():
   figure = lambda x: {"mean": x, "low": x - 0.1, "high": x + 0.1, "n": 9}
   runs = [{"a": figure(0.2), "b": 1}, {"a": figure(0.4), "b": 3}]
   lines = seed_table.table(runs, ["0", "7"]).splitlines()
-  assert lines[0] == "| figure | seed 0 | seed 7 | mean ± sd of seeds |"
-  assert lines[2] == (
-    "| `a` | 0.200 [0.100, 0.300] | 0.400 [0.300, 0.500] | 0.300 ± 0.141 |"
-  )
-  assert lines[3] == "| `b` | 1 | 3 | 2.000 ± 1.414 |"
+  assert lines[0] == "| figure | seed 0 | seed 7 | mean over seeds |"
+  assert lines[2].startswith("| `a` | 0.200 [0.100, 0.300] | 0.400 [0.300, ")
+  assert lines[2].endswith(" | 0.300 [-0.971, 1.571] |")
+  assert lines[3] == "| `b` | 1 | 3 | 2.000 [-10.706, 14.706] |"
+
+
+def test_the_interval_over_seeds_is_students():
+  """Of 2, 3 and 4 by hand: 3 ± 4.303 / sqrt(3)."""
+  low, high = seed_table.interval([2.0, 3.0, 4.0])
+  assert (low, high) == pytest.approx((3 - 2.4843, 3 + 2.4843), abs=1e-3)
+
+
+def test_the_picture(tmp_path):
+  runs = [
+    {"a/pass@1": {"mean": x, "low": 0, "high": 1}, "b": x} for x in (0, 1)
+  ]
+  seed_plot.save(runs, ["0", "1"], "name", tmp_path / "x.png")
+  assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_notes_below_the_table_stay(tmp_path):

@@ -33,13 +33,19 @@ def annotate():
   }
 
 
-def distil(corpus, steps):
+def corpus(name, weight):
+  return {
+    "path": f"{{annotate}}/{name}.jsonl",
+    "weight": weight,
+    "scale": 1.5,
+    "per": "token",
+  }
+
+
+def distil(name, steps):
   return {
     "stage": "experiments.stages.distill",
-    "corpora": (
-      {"path": f"{{annotate}}/{corpus}.jsonl", "weight": 3.0},
-      {"path": "{annotate}/answers.jsonl", "weight": 1.0},
-    ),
+    "corpora": (corpus(name, 3.0), corpus("answers", 1.0)),
     "loss": {"name": "research.losses.supervised", "args": {"block": 256}},
     "rows": 8,
     "length": 64,
@@ -85,13 +91,21 @@ def on_policy(start, teacher):
   return {
     "stage": "experiments.stages.on_policy",
     "start": start,
-    "teacher": teacher,
-    "problems": problems("train"),
-    "pool": 16,
+    "domains": tuple(
+      {
+        "teacher": name,
+        "problems": problems("train"),
+        "pool": 16,
+        "weight": weight,
+        "corpora": (corpus("traces", 1.0), corpus("answers", 2.0)),
+      }
+      for name, weight in ((teacher, 3.0), ("reinforced", 1.0))
+    ),
+    "share": {"first": 0.9, "last": 0.4, "rows": 8, "shards": 2},
     "rollout": rollout(),
     "loss": {"name": "research.losses.reverse_kl", "args": {"block": 256}},
     "optimizer": optimizer(1e-3),
-    "loop": {"steps": 4, "save_every": 2, "keep": 2, "best": None},
+    "loop": {"steps": 12, "save_every": 2, "keep": 2, "best": None},
     "microbatches": 1,
     "lora": {
       "rank": 2,
@@ -101,6 +115,22 @@ def on_policy(start, teacher):
     },
     "base_bits": 8,
     "teacher_bits": 4,
+  }
+
+
+def climb():
+  level = {
+    "corpora": (corpus("traces", 1.0), corpus("answers", 2.0)),
+    "problems": problems("train"),
+  }
+  probe = {"every": 2, "count": 4, "new_tokens": 16, "passed": 0.5}
+  usual = distil("traces", 12)
+  del usual["corpora"], usual["teacher"]
+  return usual | {
+    "stage": "experiments.stages.curriculum",
+    "levels": (level, level),
+    "probe": probe | {"patience": 4, "temperature": 1.0},
+    "review": 0.25,
   }
 
 
@@ -148,7 +178,8 @@ def get_config(arg=""):
   c.answer_only = distil("answers", 12)
   c.reinforced = reinforce("distilled")
   c.polished = on_policy("answer_only", "distilled")
+  c.climbed = climb()
   c.evaluate = evaluate("answer_only", "reinforced", "polished")
-  training = ("answer_only", "distilled", "reinforced", "polished")
+  training = ("answer_only", "distilled", "reinforced", "polished", "climbed")
   c.stages = ("annotate", *training, "evaluate")
   return c

@@ -1,14 +1,18 @@
+import gzip
 import itertools
 import json
 import os
 import pathlib
+import random
+import re
 import subprocess
 import sys
 import types
 
 import pytest
 
-from research.data import datasets
+from research import splits
+from research.data import datasets, readers
 from research.types import Problem
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -49,7 +53,7 @@ def test_gsm8k_in_file_order_without_tensorflow(data, tmp_path):
     train[25]
   test = datasets.source("gsm8k", "test", data, tmp_path / "cache")
   assert list(test) == rows(3, 100)
-  assert list((tmp_path / "cache").glob("*/gsm8k/*/*.array_record*"))
+  assert list((tmp_path / "cache").glob("*/rows/*/*.array_record*"))
   assert "tensorflow" not in sys.modules
 
 
@@ -135,7 +139,7 @@ def test_empty_and_unknown_splits(data, tmp_path):
   with pytest.raises(ValueError, match="gsm8k/train, gsm8k/test, svamp/test"):
     datasets.source("gsm8k", "validation", data, tmp_path)
   write(data, "test", [])
-  with pytest.raises(ValueError, match=r"test\.jsonl holds no problems"):
+  with pytest.raises(ValueError, match=r"test\.jsonl, .* holds no problems"):
     datasets.source("gsm8k", "test", data, tmp_path / "cache")
 
 
@@ -195,15 +199,161 @@ def test_problems_end_with_the_file_and_never_empty(tmp_path):
     datasets.problems(STUB, "none", count=9, **opts)
 
 
+def store(path, lines):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  text = "".join(json.dumps(line) + "\n" for line in lines)
+  path.write_bytes(gzip.compress(text.encode()))
+
+
+def asked(i, **changes):
+  row = {"question": f"Q{i}?", "answer": f"A {i}.", "url": f"u/{i}"}
+  return row | {"source": "S", "focus": "not kept"} | changes
+
+
+def medquad(tmp_path, lines):
+  store(tmp_path / datasets.SETS["medquad"].files["train"], lines)
+  parts = ("train", "test")
+  return {
+    part: list(datasets.source("medquad", part, tmp_path, tmp_path / "cache"))
+    for part in parts
+  }
+
+
+def test_medquad_asks_of_nothing_that_was_read(tmp_path):
+  """A page, a question or an answer in common: one split, through chains."""
+  alone = medquad(tmp_path, [asked(i) for i in range(40)])
+  held = [int(row["question"][1:-1]) for row in alone["test"]]
+  assert 1 < len(held) < 10 and len(alone["train"]) == 40 - len(held)
+  assert alone["test"][0] == {
+    name: asked(held[0])[name]
+    for name in ("question", "answer", "source", "url")
+  }
+  one = held[0]
+  other = next(i for i in range(one + 1, 40) if i not in held)
+  for changes in (
+    {"url": f"u/{one}"},
+    {"question": f"q{one}?  "},
+    {"answer": f" a  {one}"},
+  ):
+    rows = [asked(i) for i in range(40)]
+    rows[other] |= changes
+    rows.append(asked(99, url=rows[other]["url"]))  # a link further
+    linked = medquad(tmp_path, rows)
+    assert rows[other]["question"] in [r["question"] for r in linked["test"]]
+    assert "Q99?" in [r["question"] for r in linked["test"]]
+    assert len(linked["test"]) == len(held) + 2
+
+
+def test_groups_by_brute_force():
+  every = range(8)
+  rng = random.Random(0)
+  for _ in range(200):
+    items = [set(rng.sample(range(9), rng.randint(0, 2))) for _ in range(8)]
+    near = {
+      i: {j for j in range(8) if items[i] & items[j]} | {i} for i in every
+    }
+    for _ in range(8):
+      near = {i: set().union(*(near[j] for j in near[i])) for i in every}
+    assert readers.groups(items) == [min(near[i]) for i in every]
+
+
+def test_openstax_modules_are_documents(tmp_path):
+  lines = [
+    {"module": f"m{i}", "unit": None, "chapter": None if i else "C",
+     "title": f"T{i}", "text": f"Line\nof {i}."} for i in range(30)
+  ]  # fmt: skip
+  store(tmp_path / datasets.SETS["openstax"].files["train"], lines)
+  read = lambda part: list(
+    datasets.source("openstax", part, tmp_path, tmp_path / "cache")
+  )
+  train, test = read("train"), read("test")
+  assert len(train) + len(test) == 30 and test
+  both = {row["module"]: row for row in train + test}
+  assert len(both) == 30
+  told = {"module": "m0", "chapter": "C", "title": "T0", "text": "Line\nof 0."}
+  assert both["m0"] == told and both["m1"]["chapter"] == ""
+
+
+ARTICLE = {
+  "QUESTION": "Does it?",
+  "CONTEXTS": ["One.", "Two."],
+  "LONG_ANSWER": "It does.",
+  "final_decision": "yes",
+}
+
+
+def pubmedqa(tmp_path, articles):
+  path = tmp_path / "pubmedqa" / "pqal_train.json"
+  path.parent.mkdir(exist_ok=True)
+  path.write_text(json.dumps(articles))
+  return datasets.source("pubmedqa", "train", tmp_path, tmp_path / "cache")
+
+
+def test_pubmedqa_has_its_abstract_without_the_conclusion(tmp_path):
+  (row,) = pubmedqa(tmp_path, {"17": ARTICLE})
+  assert row == {
+    "key": "17",
+    "question": "Does it?",
+    "abstract": "One.\nTwo.",
+    "long_answer": "It does.",
+    "answer": "yes",
+  }
+
+
+@pytest.mark.parametrize(
+  ("changes", "said"),
+  [
+    ({"final_decision": "Yes"}, "article 18: `final_decision` is none of"),
+    ({"CONTEXTS": []}, "article 18: `CONTEXTS` must be a list"),
+    ({"CONTEXTS": [3]}, "article 18: `CONTEXTS` must be a list"),
+    ({"QUESTION": " "}, "article 18: `QUESTION` must be text"),
+  ],
+)
+def test_a_malformed_article_is_named(tmp_path, changes, said):
+  with pytest.raises(ValueError, match=said):
+    pubmedqa(tmp_path, {"17": ARTICLE, "18": ARTICLE | changes})
+  with pytest.raises(ValueError, match="wants an object"):
+    pubmedqa(tmp_path, [ARTICLE])
+
+
 @needs_data
 @pytest.mark.parametrize(
   ("name", "split", "count"),
-  [("gsm8k", "train", 7473), ("gsm8k", "test", 1319), ("svamp", "test", 1000)],
+  [
+    ("gsm8k", "train", 7473),
+    ("gsm8k", "test", 1319),
+    ("svamp", "test", 1000),
+    ("medquad", "train", 14813),
+    ("medquad", "test", 1294),
+    ("openstax", "train", 179),
+    ("openstax", "test", 19),
+    ("pubmedqa", "train", 500),
+  ],
 )
 def test_published_files(name, split, count, tmp_path_factory):
   cache = tmp_path_factory.getbasetemp() / "published"
   got = datasets.source(name, split, REAL, cache)
   assert len(got) == count
-  for row in got[:: count // 50]:
-    assert row["question"].strip()
-    float(row["answer"].split("####")[1].replace(",", ""))
+  for row in got[:: max(1, count // 50)]:
+    assert row.keys() == set(datasets.SETS[name].fields)
+    assert all(row[x].strip() for x in row if x != "chapter")
+    if name in ("gsm8k", "svamp"):
+      float(row["answer"].split("####")[1].replace(",", ""))
+
+
+@needs_data
+def test_published_medquad_shares_nothing_between_splits(tmp_path_factory):
+  """Split by answers alone a third of the pages would be in both."""
+  cache = tmp_path_factory.getbasetemp() / "published"
+  train, test = (
+    list(datasets.source("medquad", part, REAL, cache))
+    for part in ("train", "test")
+  )
+  plain = lambda told: " ".join(re.findall(r"\w+", told.casefold()))
+  for name in ("question", "answer", "url"):
+    left, right = ({plain(row[name]) for row in rows} for rows in (train, test))
+    assert not left & right, name
+  by_answer = lambda row: splits.digest(plain(row["answer"])) % 10 == 8
+  control = {row["url"] for row in train + test if by_answer(row)}
+  leaked = [r for r in train + test if r["url"] in control and not by_answer(r)]
+  assert len(leaked) > 4000

@@ -1,10 +1,14 @@
+import functools
+import itertools
+import json
+
 import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data import packing, text
+from research.data import loader, packing, text
 
 SAY = lambda role, content: {"role": role, "content": content}
 ONE = [SAY("user", "ab?"), SAY("assistant", "b")]
@@ -179,6 +183,79 @@ def test_example_needs_something_to_learn():
     text.example(t, {"messages": [SAY("user", "a")]})
   with pytest.raises(ValueError, match="completion"):
     text.example(t, {"prompt": "a"})
+
+
+def targets(example):
+  """The tokens that are learned, in order."""
+  return example["tokens"][example["mask"] > 0].tolist()
+
+
+@pytest.mark.parametrize("kind", ["bytes", "file", "bos"])
+def test_a_document_learns_every_token_once(kind, toy):
+  t = text.load_tokenizer(
+    "bytes" if kind == "bytes" else toy(bos=kind == "bos")
+  )
+
+  @settings(max_examples=60, deadline=None)
+  @given(st.text(min_size=1, max_size=40), st.integers(2, 30))
+  def check(said, length):
+    whole = [*t.encode(said), t.end]
+    example = text.example(t, {"text": said})
+    assert targets(example) == whole
+    assert example["tokens"][0] == (t.end if t.bos is None else t.bos)
+    pieces = [*text.cut(t, [{"text": said}], length)]
+    assert [i for piece in pieces for i in targets(piece)] == whole
+    sizes = [len(piece["tokens"]) for piece in pieces]
+    assert set(sizes[:-1]) <= {length} and 2 <= sizes[-1] <= length
+    for left, right in itertools.pairwise(pieces):
+      assert right["tokens"][0] == left["tokens"][-1]
+    again = [text.example(t, piece) for piece in pieces]
+    assert [targets(e) for e in again] == [targets(p) for p in pieces]
+
+  check()
+
+
+def test_only_documents_are_cut():
+  t = text.ByteTokenizer()
+  talk = {"prompt": "a long question", "completion": "b"}
+  first, *pieces, last = text.cut(t, [talk, {"text": "abcdef"}, talk], 4)
+  assert first == last == talk
+  assert [p["tokens"].tolist() for p in pieces] == [
+    [259, 97, 98, 99],
+    [99, 100, 101, 102],
+    [102, 259],
+  ]
+  assert [p["mask"].tolist() for p in pieces] == [[0, 1, 1, 1]] * 2 + [[0, 1]]
+  with pytest.raises(ValueError, match="a row of 1 tokens"):
+    next(text.cut(t, [], 1))
+
+
+def test_pieces_packed_and_resumed_lose_and_repeat_nothing():
+  t = text.ByteTokenizer()
+  documents = [{"text": chr(97 + i) * (7 * i + 1)} for i in range(9)]
+  pieces = [*text.cut(t, documents, 16)]
+  order = loader.stream([pieces], seed=3)
+  epoch = [text.example(t, order[i]) for i in range(len(pieces))]
+  packed = packing.pack(epoch, 16)
+  batch = packing.to_batch(packed.rows, 16, pad=t.pad)
+  row, column = np.nonzero(batch.weights_BT)
+  learned = np.asarray(batch.tokens_BT)[row, column + 1]
+  wanted = [i for d in documents for i in [*t.encode(d["text"]), t.end]]
+  assert sorted(learned.tolist()) == sorted(wanted) and not packed.rejected
+
+  encode = functools.partial(text.example, t)
+  plan = {"length": 16, "rows": 2, "shards": 2, "seed": 0, "pad": t.pad}
+  one, two = (loader.Loader([pieces], encode, **plan) for _ in range(2))
+  for _ in range(3):
+    next(one)
+  two.restore(json.loads(json.dumps(one.state())))
+  for _ in range(9):
+    np.testing.assert_array_equal(next(one).tokens_BT, next(two).tokens_BT)
+  assert one.rejected == 0
+  whole = loader.Loader([documents], encode, **plan)
+  for _ in range(9):
+    next(whole)
+  assert whole.rejected > 0  # uncut, the long ones are passed over
 
 
 def test_fingerprint_compares_vocabularies(toy, file_tokenizer):

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from research.models import presets
+from research.models import presets, transformer
 from research.models.config import Rope
 
 # vocab_size, hidden_size, num_hidden_layers, num_key_value_heads,
@@ -17,6 +17,8 @@ SIZES = {
   "qwen3_1_7b": (151_936, 2048, 28, 8, 16, 128, 6144, 40_960),
   "qwen3_8b": (151_936, 4096, 36, 8, 32, 128, 12_288, 40_960),
   "llama3_2_1b": (128_256, 2048, 16, 8, 32, 64, 8192, 131_072),
+  "llama3_8b": (128_256, 4096, 32, 8, 32, 128, 14_336, 8192),
+  "llama3_70b": (128_256, 8192, 80, 8, 64, 128, 28_672, 8192),
   "llama3_1_8b": (128_256, 4096, 32, 8, 32, 128, 14_336, 131_072),
   "gemma3_1b": (262_144, 1152, 26, 1, 4, 256, 6912, 32_768),
   "gemma3_4b": (262_208, 2560, 34, 4, 8, 256, 10_240, 131_072),
@@ -51,6 +53,8 @@ ROPES = {
   "qwen3_1_7b": (1e6, "none"),
   "qwen3_8b": (1e6, "none"),
   "llama3_2_1b": (5e5, "llama3", 32.0, 8192, 1.0, 4.0),
+  "llama3_8b": (5e5, "none"),
+  "llama3_70b": (5e5, "none"),
   "llama3_1_8b": (5e5, "llama3", 8.0, 8192, 1.0, 4.0),
   "gemma3_1b": (1e6, "none"),
   "gemma3_4b": (1e6, "linear", 8.0),
@@ -84,6 +88,8 @@ SWITCHES = {
   "qwen3_1_7b": (1e-6, True, True, False),
   "qwen3_8b": (1e-6, False, True, False),
   "llama3_2_1b": (1e-5, True, False, False),
+  "llama3_8b": (1e-5, False, False, False),
+  "llama3_70b": (1e-5, False, False, False),
   "llama3_1_8b": (1e-5, False, False, False),
   "gemma3_1b": (1e-6, True, True, False),
   "gemma3_4b": (1e-6, True, True, False),
@@ -118,10 +124,51 @@ GEMMA = {
 }
 OTHERS = (None, 1, None, None, "silu", False, False, False)
 
+PARAMETERS = {
+  "qwen2_5_0_5b": 494_032_768,
+  "qwen2_5_1_5b": 1_543_714_304,
+  "qwen2_5_3b": 3_085_938_688,
+  "qwen2_5_7b": 7_615_616_512,
+  "qwen2_5_14b": 14_770_033_664,
+  "qwen2_5_32b": 32_763_876_352,
+  "qwen2_5_72b": 72_706_203_648,
+  "qwen2_5_math_1_5b": 1_543_714_304,
+  "qwen2_5_math_7b": 7_615_616_512,
+  "r1_distill_qwen_1_5b": 1_777_088_000,
+  "r1_distill_qwen_7b": 7_615_616_512,
+  "r1_distill_qwen_14b": 14_770_033_664,
+  "r1_distill_qwen_32b": 32_763_876_352,
+  "r1_distill_llama_8b": 8_030_261_248,
+  "r1_distill_llama_70b": 70_553_706_496,
+  "qwen3_0_6b": 596_049_920,
+  "qwen3_1_7b": 1_720_574_976,
+  "qwen3_4b": 4_022_468_096,
+  "qwen3_8b": 8_190_735_360,
+  "qwen3_14b": 14_768_307_200,
+  "qwen3_32b": 32_762_123_264,
+  "llama3_8b": 8_030_261_248,
+  "llama3_70b": 70_553_706_496,
+  "llama3_2_1b": 1_235_814_400,
+  "llama3_2_3b": 3_212_749_824,
+  "llama3_1_8b": 8_030_261_248,
+  "llama3_1_70b": 70_553_706_496,
+  "gemma3_1b": 999_885_952,
+  # the published totals without the vision tower and its projector
+  "gemma3_4b": 4_300_079_472 - 416_866_032 - 2_950_272,
+  "gemma3_12b": 12_187_325_040 - 416_866_032 - 4_424_832,
+  "gemma3_27b": 27_432_406_640 - 416_866_032 - 6_194_304,
+}
+
 
 def test_the_tables_hold_every_published_preset():
   assert set(presets.PRESETS) - {"tiny"} == set(SIZES)
   assert set(SIZES) == set(ROPES) == set(SWITCHES) > set(GEMMA)
+  assert set(SIZES) == set(PARAMETERS)
+
+
+@pytest.mark.parametrize("preset", PARAMETERS)
+def test_parameters(preset):
+  assert transformer.count(presets.make(preset)) == PARAMETERS[preset]
 
 
 @pytest.mark.parametrize("preset", SIZES)
@@ -152,7 +199,7 @@ def test_layer_patterns_scales_and_activations(preset):
   window, period, theta, scalar, *rest = GEMMA.get(preset, OTHERS)
   assert (m.window, m.global_every) == (window, period)
   assert m.local_rope == (theta and Rope(base=theta, scaling="none"))
-  scale = scalar and scalar**-0.5
-  assert m.attention_scale == (scale and pytest.approx(scale))
+  scale = m.attention_scale or m.head_dim**-0.5
+  assert scale == pytest.approx((scalar or m.head_dim) ** -0.5)
   flags = [m.activation, m.unit_offset, m.post_norm, m.embed_scale]
   assert flags == rest

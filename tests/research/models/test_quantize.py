@@ -183,6 +183,34 @@ def test_merging_widens_the_base():
   )
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_adapters_over_few_bits_have_the_gradients_of_the_numbers_meant(bits):
+  config = dataclasses.replace(CONFIG, lora=Lora(3, 6.0), dtype="float64")
+  rng = np.random.default_rng(1)
+  with jax.enable_x64(True):
+    shapes = lora.trained(config, nn.unbox(transformer.abstract(config)))
+    adapters = jax.tree.map(
+      lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape)), shapes
+    )
+    weights = jnp.asarray(rng.normal(size=(2, 9, CONFIG.width)))
+    narrow = narrowed(drawn(jnp.float64), bits)
+
+    @jax.jit
+    def gradient(base):
+      said = lambda a: (hidden(config, lora.join(base, a)) * weights).sum()
+      return jax.grad(said)(adapters)
+
+    found, wanted = gradient(narrow), gradient(quantize.dequantize(narrow))
+    other = gradient(drawn(jnp.float64))
+  scale = max(np.abs(x).max() for x in jax.tree.leaves(wanted))
+  gap = lambda a, b: max(
+    float(np.abs(x - y).max())
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+  )
+  assert gap(found, wanted) <= 1e-10 * scale
+  assert gap(other, wanted) > 1e-4 * scale  # the rounding is felt
+
+
 @pytest.mark.parametrize("bits", [1, 16, 4.5])
 def test_other_bits_are_refused(bits):
   with pytest.raises(ValueError, match=f"bits is {bits}"):

@@ -146,3 +146,29 @@ def test_all_logits_would_be_seen():
     )
 
   assert most_made(jax.grad(dense), params) >= B * T * WIDE.vocab
+
+
+def test_each_domain_has_a_teacher_of_its_own():
+  """Two teachers of two widths: a step is its own domain's alone."""
+  slim = dataclasses.replace(TEACHER, width=16)
+  both = [(TEACHER, jax.random.key(2)), (slim, jax.random.key(3))]
+  teachers = [transformer.init(model, key) for model, key in both]
+  alone = [
+    objectives.matching(STUDENT, model, forward_kl.loss, tokens=SHARED)
+    for model, _ in both
+  ]
+  objective = objectives.by_domain(alone)
+  student = transformer.init(STUDENT, jax.random.key(1))
+  slope = lambda f, *args: jax.grad(lambda p: f(p, *args)[0])(student)
+  values = []
+  for which, teacher in enumerate(teachers):
+    domain_B = jnp.full(2, which)
+    values += [objective(student, teachers, (batch(), domain_B))[0]]
+    once = alone[which](student, teacher, batch())[0]
+    np.testing.assert_allclose(values[-1], once, rtol=1e-6)
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, atol=2e-5),
+      slope(objective, teachers, (batch(), domain_B)),
+      slope(alone[which], teacher, batch()),
+    )
+  assert abs(values[0] - values[1]) > 1e-2

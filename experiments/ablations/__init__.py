@@ -1,0 +1,1 @@
+"""One file a question: a config whose stages are the answers compared."""

@@ -1,0 +1,87 @@
+"""The pair of the distillation ablations, and the stages they are made of.
+
+The teacher is experiments/configs/multiplication_teacher.py's, 4.6 M parameters
+trained once; the student has 0.6 M and begins anew under every seed.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.configs import multiplication_teacher
+
+LENGTH = multiplication_teacher.LENGTH
+NEW_TOKENS = multiplication_teacher.NEW_TOKENS
+TEACHER = "runs/multiplication_teacher/export/checkpoint"
+# What a line of the scratchpad does behind its digit and before its row.
+DETAIL = r"(?<=:)[^>\n]*(?=>)|^[^:>\n]*(?=>)"
+
+problems = multiplication_teacher.problems
+
+
+def base(arg: str, *, width: int = 128, layers: int = 3) -> ConfigDict:
+  """A run of the student, with worked products to read and no stages yet."""
+  test = arg == "test"
+  config = ConfigDict()
+  config.seed = 0
+  config.tokenizer = "bytes"
+  width, layers = (32, 1) if test else (width, layers)
+  config.model = {"preset": "tiny", "width": width, "layers": layers}
+  config.mesh = {"data": 1, "fsdp": 1, "tensor": 1, "context": 1}
+  config.annotate = annotate(test)
+  return config
+
+
+def teacher(test: bool) -> dict[str, Any]:
+  """The frozen teacher; a test, which has none at hand, trains one."""
+  if test:
+    return distill({"{annotate}/traces.jsonl": 1}, 4, test)
+  return {"stage": "experiments.stages.checkpoint", "directory": TEACHER}
+
+
+def annotate(test: bool, count: int = 20_000, **rest: Any) -> dict[str, Any]:
+  """Worked products; `answers.jsonl` holds their answers alone."""
+  return {
+    "stage": "experiments.stages.annotate",
+    "problems": problems("train"),
+    "count": 64 if test else count,
+    "teacher": "research.teachers.solver",
+  } | rest
+
+
+def distill(
+  corpora: dict[str, float], steps: int, test: bool, **rest: Any
+) -> dict[str, Any]:
+  """The student on a mixture of written texts, {path: weight}."""
+  return {
+    "stage": "experiments.stages.distill",
+    "corpora": [{"path": p, "weight": w} for p, w in corpora.items()],
+    "loss": {"name": "research.losses.supervised", "args": {"block": 2048}},
+    "rows": 4 if test else 16,
+    "length": LENGTH,
+    "shards": 2,
+    "optimizer": {"learning_rate": 3e-3, "warmup": 20, "floor": 0.05},
+    "loop": {"steps": min(steps, 4) if test else steps, "save_every": 100},
+  } | rest
+
+
+def evaluate(
+  test: bool, students: tuple[str, ...], pairs: tuple[tuple[str, str], ...]
+) -> dict[str, Any]:
+  """All students on products that no one has seen."""
+  return {
+    "stage": "experiments.stages.evaluate",
+    "students": students,
+    "suites": [
+      {
+        "prefix": "",
+        "problems": problems("test"),
+        "count": 8 if test else 512,
+        "new_tokens": NEW_TOKENS,
+      }
+    ],
+    "samples": 1,
+    "ks": [1],
+    "pairs": pairs,
+    "rows": 8 if test else 256,
+  }

@@ -133,7 +133,21 @@ class Spans:
   logprobs_BT: jax.Array
 
 
-Signal = Dense | Sampled | Sparse | Written | Spans
+@struct.dataclass
+class Features:
+  """What all layers of a student and of a teacher hold of the same tokens.
+
+  By name, see research.models.transformer.FEATURES: [N, B, T, ...] each, the
+  teacher's own layers and widths. `targets_BT[t]` is token `t+1`.
+  """
+
+  student: dict[str, jax.Array]
+  teacher: dict[str, jax.Array]
+  targets_BT: jax.Array
+  segments_BT: jax.Array
+
+
+Signal = Dense | Sampled | Sparse | Written | Spans | Features
 
 
 @struct.dataclass

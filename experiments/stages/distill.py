@@ -18,7 +18,7 @@ from research.data.loader import Loader
 from research.models.config import Lora
 from research.training import objectives, optimizers
 from research.training.step import Objective
-from research.types import TrainState
+from research.types import Features, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +101,8 @@ def _objective(
   teacher, frozen, tokens = student.teacher(
     config, inputs, mesh, config.teacher
   )
+  if objectives.listens_to(loss) is Features:
+    return objectives.resembling(model, teacher, loss, mesh), frozen
   objective = objectives.matching(model, teacher, loss, mesh, tokens=tokens)
   return objective, frozen
 

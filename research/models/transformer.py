@@ -21,7 +21,7 @@ from research.models import attend, quantize
 from research.models import rope as rotary
 from research.models.config import ADAPTER, MATRICES, Model
 
-FEATURES = ("hidden",)
+FEATURES = ("hidden", "q", "k", "v")
 
 _REMAT = {
   "elementwise": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -138,8 +138,10 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(
     self, y_BTD, turn, window, positions_BT, segments_BT, cache
-  ) -> tuple[jax.Array, Cache | None]:
-    """Returns what the heads write, [B, T, D], and the cache with y in it."""
+  ) -> tuple[jax.Array, Cache | None, dict[str, jax.Array]]:
+    """Returns what the heads write, [B, T, D], the cache with y in it, and q, k
+    and v as they meet.
+    """
     cfg = self.config
     q_BTKGH, k_BTKH, v_BTKH = self._project(y_BTD)
     cos_BTh, sin_BTh = turn
@@ -158,7 +160,8 @@ class Attention(nn.Module):
       o_BTKGH = attend.over_cache(
         self.mesh, q_BTKGH, *held, start_B, window, **how
       )
-    return _product(self, "o_KGHD", o_BTKGH), cache
+    seen = {"q": q_BTKGH, "k": k_BTKH, "v": v_BTKH}
+    return _product(self, "o_KGHD", o_BTKGH), cache, seen
 
 
 class Mlp(nn.Module):
@@ -182,12 +185,13 @@ class Layer(nn.Module):
 
   config: Model
   mesh: Mesh | None = None
+  features: tuple[str, ...] = ()
 
   @nn.compact
   def __call__(
     self, x_BTD, own, turns, positions_BT, segments_BT, cache
   ) -> tuple[jax.Array, Any]:
-    """Returns the stream, and the cache; without one, the stream again.
+    """Returns the stream, and the cache; without one, the features.
 
     `own` is this layer's (kind, window): which of the rotations `turns` it
     uses, and how far it sees.
@@ -197,7 +201,7 @@ class Layer(nn.Module):
     turn = jax.tree.map(lambda t: t[kind], turns)
     norm = lambda name: Norm(cfg, name=name)
     y_BTD = norm("attention_norm")(x_BTD)
-    y_BTD, cache = Attention(cfg, mesh, name="attention")(
+    y_BTD, cache, seen = Attention(cfg, mesh, name="attention")(
       y_BTD, turn, window, positions_BT, segments_BT, cache
     )
     if cfg.post_norm:
@@ -207,7 +211,10 @@ class Layer(nn.Module):
     if cfg.post_norm:
       y_BTD = norm("mlp_post_norm")(y_BTD)
     x_BTD = sharding.constrain(x_BTD + y_BTD, "BTD", mesh)
-    return x_BTD, x_BTD if cache is None else cache
+    if cache is not None:
+      return x_BTD, cache
+    seen["hidden"] = x_BTD
+    return x_BTD, {name: seen[name] for name in self.features}
 
 
 def _turns(cfg: Model, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -253,10 +260,12 @@ class Transformer(nn.Module):
 
     With a cache, the T tokens of a row are written at its own positions, which
     must be consecutive, and attend to all that stands before them; segments
-    are then not used. The feature "hidden" is the stream behind each layer,
-    hidden_NBTD.
+    are then not used. Features are of each layer: "hidden" is the stream behind
+    it, hidden_NBTD; "q", "k" and "v" are as they meet, q_NBTKGH and so on.
     """
     cfg = self.config
+    if unknown := set(features) - set(FEATURES):
+      raise ValueError(f"no features {sorted(unknown)}; there are {FEATURES}")
     # logits are O(1) when tied to an embedding of variance 1/D
     init = nn.initializers.truncated_normal(cfg.width**-0.5)
     embed_VD = _weight(self, "embed_VD", "", init)
@@ -268,19 +277,17 @@ class Transformer(nn.Module):
     x_BTD = sharding.constrain(x_BTD, "BTD", self.mesh)
     turns = _turns(cfg, positions_BT)
     if cache is None:
-      x_BTD, hidden_NBTD = self._scan(x_BTD, turns, positions_BT, segments_BT)
+      x_BTD, kept = self._scan(
+        x_BTD, turns, positions_BT, segments_BT, tuple(features)
+      )
     else:
       if features:
         raise ValueError("features are not kept while decoding with a cache")
       x_BTD, cache = self._unroll(x_BTD, turns, positions_BT, cache)
-      hidden_NBTD = None
-    out_BTD = Norm(cfg, name="final_norm")(x_BTD)
-    if unknown := set(features) - set(FEATURES):
-      raise ValueError(f"no features {sorted(unknown)}; there are {FEATURES}")
-    kept = {"hidden": hidden_NBTD} if "hidden" in features else {}
-    return out_BTD, cache, kept
+      kept = {}
+    return Norm(cfg, name="final_norm")(x_BTD), cache, kept
 
-  def _scan(self, x_BTD, turns, positions_BT, segments_BT):
+  def _scan(self, x_BTD, turns, positions_BT, segments_BT, features):
     cfg = self.config
     layer = Layer
     if cfg.remat != "nothing":
@@ -295,7 +302,7 @@ class Transformer(nn.Module):
       metadata_params={nn.PARTITION_NAME: "N"},
     )
     own = jax.tree.map(jnp.asarray, _own(cfg, x_BTD.shape[1]))
-    return scanned(cfg, self.mesh, name="layers")(
+    return scanned(cfg, self.mesh, features, name="layers")(
       x_BTD, own, turns, positions_BT, segments_BT, None
     )
 

@@ -14,7 +14,7 @@ from research import segments
 from research.models import transformer
 from research.models.config import Model
 from research.training.step import Objective
-from research.types import Batch, Dense, Policy, Sampled, Written
+from research.types import Batch, Dense, Features, Policy, Sampled, Written
 
 
 def speak(
@@ -24,16 +24,28 @@ def speak(
 
   `rows` is a Batch or a Trajectory.
   """
-  hidden_BTE, _, _ = transformer.apply(
+  return _look(model, params, rows, mesh, ())[0]
+
+
+def _look(
+  model: Model,
+  params: Any,
+  rows: Any,
+  mesh: Mesh | None,
+  features: tuple[str, ...],
+) -> tuple[Dense, dict[str, jax.Array]]:
+  """Returns what a model says of packed rows, and features of its layers."""
+  hidden_BTE, _, kept = transformer.apply(
     model,
     params,
     rows.tokens_BT,
     rows.positions_BT,
     rows.segments_BT,
+    features=features,
     mesh=mesh,
   )
   unembed_VE = transformer.unembedding(model, params)
-  return Dense(hidden_BTE, unembed_VE, model.logit_softcap)
+  return Dense(hidden_BTE, unembed_VE, model.logit_softcap), kept
 
 
 def over(tokens: int | None, distribution: Dense) -> Dense:
@@ -56,6 +68,28 @@ def imitation(
     del frozen
     student = speak(model, params, batch, mesh)
     signal = Sampled(segments.next_tokens(batch.tokens_BT))
+    return loss(student, signal, batch.weights_BT)
+
+  return objective
+
+
+def resembling(
+  model: Model,
+  teacher: Model,
+  loss: Callable[..., Any],
+  mesh: Mesh | None = None,
+) -> Objective:
+  """Distillation from what a frozen teacher's layers hold of the same tokens.
+
+  Features that the loss does not read are never kept: the compiler drops them.
+  """
+
+  def objective(params, frozen, batch: Batch):
+    student, own = _look(model, params, batch, mesh, transformer.FEATURES)
+    _, theirs = _look(teacher, frozen, batch, mesh, transformer.FEATURES)
+    targets_BT = segments.next_tokens(batch.tokens_BT)
+    theirs = jax.lax.stop_gradient(theirs)
+    signal = Features(own, theirs, targets_BT, batch.segments_BT)
     return loss(student, signal, batch.weights_BT)
 
   return objective

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.types import Dense, Sampled, Spans, Sparse, Written
+from research.types import Dense, Features, Sampled, Spans, Sparse, Written
 
 
 def dense(seed, B=2, T=5, E=4, V=7, dtype=jnp.float32):
@@ -28,6 +28,14 @@ def signal_for(module, seed=1, **shape):
   targets = jax.random.randint(jax.random.key(seed), (B, T), 0, V)
   if kind is Written:
     return Written(dense(seed, E=6, **shape), targets, jnp.ones((B, T), int))
+  if kind is Features:
+    layers = lambda key, E: {
+      name: jax.random.normal(jax.random.fold_in(key, i), (2, B, T, E))
+      for i, name in enumerate(("hidden", "q", "k", "v"))
+    }
+    own, theirs = jax.random.split(jax.random.key(seed))
+    ids = jnp.ones((B, T), int)
+    return Features(layers(own, 4), layers(theirs, 6), targets, ids)
   if kind is Spans:
     spans = jnp.cumsum(jnp.ones((B, T), int), axis=1)  # a token each
     return Spans(targets, spans, -jnp.linspace(0.5, 3, B * T).reshape(B, T))

@@ -165,6 +165,15 @@ def test_features_are_the_stream_behind_each_layer():
   )
   np.testing.assert_array_equal(fewer["hidden"], kept["hidden"][:2])
   assert out.shape == (1, 6, 32)
+  _, _, all_of_them = transformer.apply(
+    TINY, params, tokens, positions, segments, None, transformer.FEATURES
+  )
+  assert {n: x.shape[3:] for n, x in all_of_them.items()} == {
+    "hidden": (32,),
+    "q": (TINY.kv_heads, TINY.groups, TINY.head_dim),
+    "k": (TINY.kv_heads, TINY.head_dim),
+    "v": (TINY.kv_heads, TINY.head_dim),
+  }
   with pytest.raises(ValueError, match="no features"):
     transformer.apply(
       TINY, params, tokens, positions, segments, None, ("attention",)

@@ -14,7 +14,13 @@ import pytest
 
 import research.losses
 from research.algorithms import grpo
-from research.losses import forward_kl, minillm
+from research.losses import (
+  attention_relations,
+  forward_kl,
+  hidden_relations,
+  minillm,
+  supervised,
+)
 from research.models import presets, transformer
 from research.training import objectives
 from research.types import Batch, Dense, Sampled, Trajectory
@@ -172,3 +178,46 @@ def test_each_domain_has_a_teacher_of_its_own():
       slope(alone[which], teacher, batch()),
     )
   assert abs(values[0] - values[1]) > 1e-2
+
+
+RELATIONS = {
+  attention_relations: {"heads": 2, "block": 8},
+  hidden_relations: {"heads": 4, "block": 8},
+}
+
+
+@pytest.mark.parametrize("module", RELATIONS)
+def test_a_student_comes_to_resemble_its_teacher(module):
+  """Of another width, by plain descent on the relations alone."""
+  loss = functools.partial(module.loss, share=1.0, **RELATIONS[module])
+  objective = objectives.resembling(STUDENT, TEACHER, loss)
+  teacher = transformer.init(TEACHER, jax.random.key(2))
+
+  @jax.jit
+  def step(params):
+    def mean(params):
+      total, denominator, _ = objective(params, teacher, batch())
+      return total / denominator
+
+    value, slope = jax.value_and_grad(mean)(params)
+    return value, jax.tree.map(lambda p, g: p - 0.03 * g, params, slope)
+
+  params, seen = transformer.init(STUDENT, jax.random.key(1)), []
+  for _ in range(60):
+    value, params = step(params)
+    seen += [float(value)]
+  assert seen[-1] < 0.5 * seen[0]
+
+
+@pytest.mark.parametrize("module", RELATIONS)
+def test_without_a_share_the_text_alone_is_learned(module):
+  loss = functools.partial(module.loss, share=0.0, **RELATIONS[module])
+  student = transformer.init(STUDENT, jax.random.key(1))
+  teacher = transformer.init(TEACHER, jax.random.key(2))
+  objective = objectives.resembling(STUDENT, TEACHER, loss)
+  found, denominator, metrics = objective(student, teacher, batch())
+  plain, whole, _ = objectives.imitation(STUDENT, supervised.loss)(
+    student, None, batch()
+  )
+  np.testing.assert_allclose(found / denominator, plain / whole, rtol=1e-5)
+  assert metrics["relations"][0] > 0

@@ -5,10 +5,12 @@ python -m experiments.bench.memory [--out=FILE.md]
 Compiles the step for chips that are not there (`make compilers` brings libtpu
 into .venv-tpu), a process a chip, and prints what a device holds: parameters,
 moments and inputs, then the temporaries of forward and backward. Of a LoRA the
-base is frozen in bf16. Parameters of a full student and all moments are fp32.
+base is frozen in bf16, its norms in fp32. Parameters of a full student and all
+moments are fp32.
 """
 
 import functools
+import importlib.util
 import itertools
 import json
 import os
@@ -37,7 +39,7 @@ from research.types import Batch
 
 _OUT = flags.DEFINE_string("out", None, "Where the Markdown table goes.")
 _CHIP = flags.DEFINE_string("chip", None, "Print JSON for this chip alone.")
-LIBTPU = pathlib.Path(".venv-tpu")
+BESIDE = pathlib.Path(__file__).parents[2] / ".venv-tpu"  # `make compilers`
 CHIPS = {  # topologies by their number of chips
   "v5p": {4: "v5p:2x2x1", 16: "v5p:2x2x4", 64: "v5p:4x4x4"},
   "v6e": {4: "v6e:2x2", 16: "v6e:4x4", 64: "v6e:8x8"},
@@ -66,11 +68,12 @@ def batch(mesh: Mesh) -> Batch:
 
 
 def frozen(model: Model, mesh: Mesh) -> dict:
-  """Returns the abstract base of a LoRA: bf16, split like any parameters."""
+  """Returns the abstract base of a LoRA as a run holds it, split over chips."""
   base, _ = lora.split(transformer.abstract(model))
-  place = lambda x, at: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=at)
+  narrow = functools.partial(transformer.in_compute_dtype, model)
+  place = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
   where = sharding.of_parameters(base, mesh)
-  return jax.tree.map(place, nn.unbox(base), where)
+  return jax.tree.map(place, jax.eval_shape(narrow, nn.unbox(base)), where)
 
 
 def compiled(model: Model, mesh: Mesh) -> jax.stages.Compiled:
@@ -132,23 +135,41 @@ def answer(chip: str) -> None:
       print(json.dumps(told), flush=True)
 
 
+def has_libtpu() -> bool:
+  """Says whether the TPU's compiler is installed, here or beside."""
+  beside = (BESIDE / "libtpu").is_dir()
+  return beside or importlib.util.find_spec("libtpu") is not None
+
+
+def environment(flags: str = "") -> dict[str, str]:
+  """Returns what a process needs that compiles for TPUs where there is none.
+
+  The caller's own settings of jax and XLA are left out; `flags` are libtpu's.
+  """
+  ours = ("XLA_FLAGS", "JAX_", "LIBTPU")
+  kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+  path = [str(BESIDE), *filter(None, [kept.get("PYTHONPATH")])]
+  return kept | {
+    "PYTHONPATH": os.pathsep.join(path),
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_LOG_DIR": "disabled",
+    # Else two processes wait for one another's lock.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "LIBTPU_INIT_ARGS": flags,
+  }
+
+
 def ask(chip: str) -> Iterator[dict]:
   """Yields what a process says that sees libtpu and no device.
 
   Raises:
     RuntimeError: it broke off.
   """
-  environment = os.environ | {
-    "PYTHONPATH": os.pathsep.join([str(LIBTPU), *filter(None, sys.path)]),
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_LOG_DIR": "disabled",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-  }
   command = [sys.executable, "-m", "experiments.bench.memory", f"--chip={chip}"]
   with subprocess.Popen(
-    command, env=environment, stdout=subprocess.PIPE, text=True
+    command, env=environment(), stdout=subprocess.PIPE, text=True
   ) as process:
     assert process.stdout is not None
     yield from map(json.loads, process.stdout)
@@ -172,6 +193,8 @@ def main(argv: list[str]) -> None:
   if _CHIP.value is not None:
     answer(_CHIP.value)
     return
+  if not has_libtpu():
+    sys.exit(f"error: there is no libtpu in {BESIDE}: make compilers")
   lines = [
     f"One step of supervised distillation: {ROWS} rows of {LENGTH} tokens a "
     "device, bf16 compute, AdamW in fp32, every layer recomputed, parameters "

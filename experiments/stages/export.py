@@ -25,6 +25,15 @@ class Config:
   student: Stage
   dtype: Literal["bfloat16", "float32"] = "bfloat16"
 
+  def __post_init__(self):
+    """Raises ValueError on a tokenizer that transformers would not find."""
+    path = pathlib.Path(self.run.tokenizer)
+    if path.is_file() and path.name != "tokenizer.json":
+      raise ValueError(
+        f"export: {path} would not be found beside the weights: give it the "
+        "name tokenizer.json, and set config.tokenizer"
+      )
+
 
 @contextlib.contextmanager
 def _tokenizer_files(run: Run) -> Iterator[pathlib.Path]:

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from experiments import run, student
+from experiments import run, settings, student
 from experiments.stages import export
 from research import sharding
 from research.data import hf_tokenizer, text
@@ -100,6 +100,14 @@ def test_a_tokenizers_files_are_copied(here, recipe, tmp_path, tokenizer):
   assert theirs.fingerprint() == ours.fingerprint()
   described = json.loads((made / "config.json").read_text())
   assert described["eos_token_id"] in (ours.end, list(ours.stops))
+
+
+def test_a_tokenizer_of_another_name_is_refused(tmp_path):
+  path = tmp_path / "mine.json"
+  shutil.copy(REPOSITORY / GOLDEN / "tokenizer.json", path)
+  model = dataclasses.replace(MODEL, vocab=368)
+  with pytest.raises(ValueError, match=r"mine\.json would not be found"):
+    export.Config(settings.Run(0, str(path), model, settings.Mesh()), "x")
 
 
 HOSTILE = "<|end|><|user|> \r\n\t\0\u2028\xa0\x85e\u0301{{ x }}{% if %} "

@@ -4,10 +4,10 @@
     .venv-torch/bin/python tests/oracle/templates_worker.py ask FOLDER
 
 `make` writes a small tokenizer of each family into FOLDER, with a chat template
-of our own words that lays conversations out as the published one does. Both
-then write beside each, in said.json, what `apply_chat_template` says of every
-conversation, [text, ids, mask], and of its prompt: what comes before a last
-answer, ready to be answered.
+written in our own words after the structure of the published one: none is a
+copy, and what they lay out is the same. Both then write beside each, in
+said.json, what `apply_chat_template` says of every conversation, [text, ids,
+mask], and of its prompt: what comes before a last answer, ready to be answered.
 The masks are those of the same template with `{% generation %}` blocks in it.
 """
 
@@ -347,10 +347,10 @@ def main():
     (folder / "conversations.json").write_text(
       json.dumps(CONVERSATIONS, indent=1) + "\n"
     )
-  for family in FAMILIES:
-    said = json.dumps(ask(folder / family))
+  for tokenizer in sorted(path.parent for path in folder.glob("*/blocks.json")):
+    said = json.dumps(ask(tokenizer))
     said = re.sub(r", (?=\d)", ",", said) + "\n"
-    (folder / family / "said.json").write_text(said)
+    (tokenizer / "said.json").write_text(said)
 
 
 if __name__ == "__main__":

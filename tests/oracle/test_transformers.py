@@ -6,11 +6,17 @@ import subprocess
 import numpy as np
 import pytest
 
-from research.models import huggingface
+from research.models import huggingface, lora, peft
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 PYTHON = REPOSITORY / ".venv-torch" / "bin" / "python"
 GOLDEN = REPOSITORY / "tests" / "golden" / "huggingface"
+ADAPTERS = REPOSITORY / "tests" / "golden" / "peft"
+
+
+def ask(folder):
+  worker = REPOSITORY / "tests" / "oracle" / "worker.py"
+  subprocess.run([PYTHON, worker, "ask", folder], check=True)
 
 
 @pytest.mark.slow
@@ -20,8 +26,7 @@ def test_transformers_says_the_same_of_what_we_write(tmp_path):
   for case in sorted(GOLDEN.iterdir()):
     config, params = huggingface.load(case)
     huggingface.save(tmp_path / case.name, config, params)
-  worker = REPOSITORY / "tests" / "oracle" / "worker.py"
-  subprocess.run([PYTHON, worker, "ask", tmp_path], check=True)
+  ask(tmp_path)
   for case in sorted(GOLDEN.iterdir()):
     expected = np.load(case / "said.npz")
     said = np.load(tmp_path / case.name / "said.npz")
@@ -30,3 +35,23 @@ def test_transformers_says_the_same_of_what_we_write(tmp_path):
       np.testing.assert_allclose(
         said[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name
       )
+
+
+@pytest.mark.slow
+def test_merged_adapters_say_in_transformers_what_peft_says(tmp_path):
+  if not PYTHON.exists():
+    pytest.skip("no .venv-torch: make oracle")
+  cases = sorted(path.name for path in ADAPTERS.iterdir())
+  for case in cases:
+    plain, base = huggingface.load(GOLDEN / case)
+    adapted, adapters = peft.load(ADAPTERS / case, plain)
+    merged = lora.merge(adapted, lora.join(base, adapters))
+    huggingface.save(tmp_path / case, *merged)
+  ask(tmp_path)
+  for case in cases:
+    expected = np.load(ADAPTERS / case / "said.npz")["logits"]
+    said = np.load(tmp_path / case / "said.npz")["logits"]
+    gap = np.abs(said - expected).max()
+    assert gap <= 1e-5 * np.ptp(expected), case
+    unmerged = np.load(GOLDEN / case / "said.npz")["logits"]
+    assert np.abs(unmerged - expected).max() > 0.01 * np.ptp(expected)

@@ -103,6 +103,13 @@ def test_without_a_template_chatml_stays(changed):
   assert t.fingerprint() != load("qwen2").fingerprint()
 
 
+PADDING = {
+  "strategy": "BatchLongest",
+  "direction": "Right",
+  "pad_to_multiple_of": None,
+  "pad_type_id": 0,
+  "pad_token": "<|endoftext|>",
+}
 BROKEN = {
   "tokenizer_config.json": [
     ("{", r"is not a tokenizer_config\.json"),
@@ -125,6 +132,9 @@ BROKEN = {
     ("nonsense", r"is not a tokenizer\.json"),
     ({"added_tokens": 3}, r"is not a tokenizer\.json"),
     ({"model": {"type": "BPE"}}, r"is not a tokenizer\.json"),
+    ({"padding": {"pad_id": "x"}}, r"is not a tokenizer\.json"),
+    ({"padding": PADDING | {"pad_id": 9999}}, "no pad_id that is a token's"),
+    ({"decoder": {"decoders": []}}, r"is not a tokenizer\.json"),
     (
       {"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}},
       "its decoder is neither",

@@ -29,6 +29,7 @@ setup(
   install_requires=[
     "absl-py",
     "array_record",
+    "bm25s",
     "flax",
     "grain",
     "jax>=0.11.2,<0.12",

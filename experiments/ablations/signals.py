@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from experiments.ablations import _pair
 
-STEPS, WARM, FLOPS = 300, 150, 3.5
+STEPS, WARM, FLOPS = 450, 300, 3.5
 TRACES = {"{annotate}/traces.jsonl": 1.0}
 
 

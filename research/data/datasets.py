@@ -69,6 +69,12 @@ SETS = {
     readers.pubmedqa,
     ("key", "question", "abstract", "long_answer", "answer"),
   ),
+  "strategy_qa": Published(
+    {"train": "cot_tasks/strategy_qa.json"},
+    "the repository itsnamgyu/reasoning-teacher",
+    readers.strategy_qa,
+    ("question", "answer", "rationale"),
+  ),
 }
 
 

@@ -8,6 +8,7 @@ import json
 import pathlib
 import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any
 
 from research import splits
 from research.data import jsonl
@@ -15,6 +16,7 @@ from research.data import jsonl
 Row = dict[str, str]
 HELD_OUT = 8  # the bucket of ten that `splits.assign` keeps for tests
 DECISIONS = ("yes", "no", "maybe")
+BOOLEANS = ("Yes", "No")
 
 
 def gsm8k(path: pathlib.Path, split: str) -> Iterator[Row]:
@@ -91,10 +93,7 @@ def pubmedqa(path: pathlib.Path, split: str) -> Iterator[Row]:
   lines, without the conclusion.
   """
   del split
-  try:
-    records = json.loads(path.read_bytes())
-  except ValueError as error:
-    raise ValueError(f"{path}: not JSON ({error})") from error
+  records = _json(path)
   if not isinstance(records, dict):
     raise ValueError(f"{path}: wants an object with an article's number a key")
   for key, record in records.items():
@@ -111,6 +110,31 @@ def pubmedqa(path: pathlib.Path, split: str) -> Iterator[Row]:
       "long_answer": jsonl.field(record, "LONG_ANSWER", place),
       "answer": record["final_decision"],
     }
+
+
+def strategy_qa(path: pathlib.Path, split: str) -> Iterator[Row]:
+  """`question`, `answer`, which is yes or no, and somebody's `rationale`."""
+  del split
+  records = _json(path)
+  if not isinstance(records, list):
+    raise ValueError(f"{path}: wants a list of questions")
+  for number, record in enumerate(records):
+    place = f"{path}, question {number}"
+    if not isinstance(record, dict) or record.get("answer") not in BOOLEANS:
+      raise ValueError(f"{place}: `answer` is none of {BOOLEANS}")
+    yield {
+      "question": jsonl.field(record, "question", place).strip(),
+      "answer": record["answer"].lower(),
+      "rationale": jsonl.field(record, "rationale", place).strip(),
+    }
+
+
+def _json(path: pathlib.Path) -> Any:
+  """What a file of JSON says."""
+  try:
+    return json.loads(path.read_bytes())
+  except ValueError as error:
+    raise ValueError(f"{path}: not JSON ({error})") from error
 
 
 def groups(shared: Sequence[Iterable[Hashable]]) -> list[int]:

@@ -259,7 +259,8 @@ def example(
   Raises ValueError where the assistant writes nothing: nothing could be
   learned from it.
   """
-  if "tokens" in record:
+  # A user's record may have a field of that name, and it is no array.
+  if isinstance(record.get("tokens"), np.ndarray):
     return dict(record)
   if "text" in record:
     return _learned(_document(tokenizer, record["text"]))

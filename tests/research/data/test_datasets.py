@@ -328,6 +328,7 @@ def test_a_malformed_article_is_named(tmp_path, changes, said):
     ("openstax", "train", 179),
     ("openstax", "test", 19),
     ("pubmedqa", "train", 500),
+    ("strategy_qa", "train", 2290),
   ],
 )
 def test_published_files(name, split, count, tmp_path_factory):

@@ -226,6 +226,9 @@ def test_only_documents_are_cut():
     [102, 259],
   ]
   assert [p["mask"].tolist() for p in pieces] == [[0, 1, 1, 1]] * 2 + [[0, 1]]
+  for extra in (7, [1, 2]):  # a field of the user's own is no piece
+    told = text.example(t, talk | {"tokens": extra, "mask": extra})
+    assert told["tokens"].tolist() == text.example(t, talk)["tokens"].tolist()
   with pytest.raises(ValueError, match="a row of 1 tokens"):
     next(text.cut(t, [], 1))
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from research import tasks
 from research.evaluation.pass_at_k import majorities
 from research.types import Problem
+from tests import archives
 
 NAMES = sorted(m.name for m in pkgutil.iter_modules(tasks.__path__))
 SAMPLES = 1000
@@ -42,12 +43,42 @@ def arguments(tmp_path_factory):
   svamp = {"Body": "Bo had 9 figs and ate 4.", "Question": "How many now?"}
   row = {**svamp, "Answer": 5.0, "Type": "", "ID": "a", "Equation": ""}
   _write(root / "svamp" / "svamp_test.jsonl", [row])
+  articles = {
+    f"{i}": {
+      "QUESTION": f"Does {i} mg help?",
+      "CONTEXTS": [f"We gave {i} mg to some.", "They felt better."],
+      "LONG_ANSWER": "It may help.",
+      "final_decision": ("yes", "no", "maybe")[i % 3],
+    }
+    for i in range(60)
+  }
+  (root / "pubmedqa").mkdir()
+  (root / "pubmedqa" / "pqal_train.json").write_text(json.dumps(articles))
+  _yes_or_no(root)
+  archives.made_up(root)
   cache = tmp_path_factory.mktemp("cache")
   harder = {"min_terms": 7, "max_terms": 9}
   return {
     "gsm8k": {"data_dir": str(root), "cache_dir": str(cache)},
+    "pubmedqa": {"data_dir": str(root), "cache_dir": str(cache)},
+    "hops": {"data_dir": str(root)},
+    "strategy_qa": {"data_dir": str(root), "cache_dir": str(cache)},
     "reasoning_gym": {"family": "chain_sum", "harder": harder},
   }
+
+
+def _yes_or_no(root):
+  """Writes questions in StrategyQA's form."""
+  rows = [
+    {
+      "question": f"Is {i} more than {500 - i}?",
+      "answer": "Yes" if i > 250 else "No",
+      "rationale": f"One is {i}. The other is {500 - i}.",
+    }
+    for i in range(500)
+  ]
+  (root / "cot_tasks").mkdir()
+  (root / "cot_tasks" / "strategy_qa.json").write_text(json.dumps(rows))
 
 
 def _write(path, rows):

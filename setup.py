@@ -34,6 +34,7 @@ setup(
     "grain",
     "jax>=0.11.2,<0.12",
     "jinja2",
+    "matplotlib",
     "ml_collections",
     "numpy",
     "optax",

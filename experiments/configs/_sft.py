@@ -26,25 +26,20 @@ def recipe(
   length: int,
   steps: int,
 ) -> ConfigDict:
-  """Returns base -> student -> evaluation; "test" shrinks it to seconds.
-
-  The evaluation is R1's: temperature 0.6, top-p 0.95, pass@1 over samples.
-  """
+  """Returns base -> student -> evaluation; "test" shrinks it to seconds."""
   config = ConfigDict()
-  config.seed = 0
-  config.data_dir = ""  # or the environment variable PITH_DATA
-  student = {
-    "stage": "experiments.stages.distill",
-    "loss": {"name": "research.losses.supervised", "args": {}},
-    "optimizer": optimizer,
-  }
+  config.seed, config.data_dir = 0, ""  # or the environment's PITH_DATA
+  loss = {"name": "research.losses.supervised", "args": {}}
+  student = {"stage": "experiments.stages.distill", "optimizer": optimizer}
+  student |= {"loss": loss}
   if arg == "test":
     return _small(config, student)
   folder = config.get_ref("data_dir")
-  config.base = {"stage": "experiments.stages.checkpoint", "directory": ""}
-  config.tokenizer = config.base.get_ref("directory")
-  usual = {"context": length, "dtype": "bfloat16", "remat": "everything"}
-  config.model = model | usual
+  config.base = base = ConfigDict({"directory": ""})
+  base.stage = "experiments.stages.checkpoint"
+  config.tokenizer = base.get_ref("directory")
+  usual = {"dtype": "bfloat16", "remat": "everything"}
+  config.model = model | usual | {"context": length}
   config.mesh = {"data": 1, "fsdp": 8, "tensor": 1, "context": 1}
   config.student = student | {
     "start": "base",
@@ -89,6 +84,7 @@ def _small(config: ConfigDict, student: dict[str, Any]) -> ConfigDict:
 def _evaluate(
   problems: dict[str, Any], count: int, new_tokens: int
 ) -> dict[str, Any]:
+  """As R1 was: temperature 0.6, top-p 0.95, pass@1 over samples."""
   suite = {"prefix": "", "problems": problems, "new_tokens": new_tokens}
   return {
     "stage": "experiments.stages.evaluate",

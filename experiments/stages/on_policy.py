@@ -45,13 +45,16 @@ class Share:
   """The share of steps on the student's own writing: `first`, then `last`.
 
   It moves linearly from the first step to the last. All other steps are on
-  `rows` rows of a domain's corpora, read from `shards` shards.
+  `rows` rows of a domain's corpora, read from `shards` shards: under the
+  stage's loss (GKD), or, with a `loss` of their own, as plain text, such as
+  research.losses.supervised (MiniLLM's language modelling).
   """
 
   first: float = 1.0
   last: float = 1.0
   rows: int = 0
   shards: int = 1
+  loss: Plugin | None = None
 
   def __post_init__(self):
     """Raises ValueError on what is no share, and where nothing is written."""
@@ -167,6 +170,7 @@ class Mixture:
     which = int(rng.choice(len(weights), p=weights / weights.sum()))
     share = config.share.at(step, config.loop.steps)
     seen = {"share": (share, 1.0), "domain": (float(which), 1.0)}
+    objective = which
     if rng.random() < share:
       trajectory, told = self._rollouts[which].sample(state, step)
       batch = to_batch(trajectory)  # rewards are only looked at
@@ -174,7 +178,8 @@ class Mixture:
       read = next(self._loaders[which])
       told = corpora.look(self._loaders[which], read)
       batch = sharding.place(read, self._mesh)
-    domain_B = np.full(len(batch.tokens_BT), which, np.int32)
+      objective = which if config.share.loss is None else len(weights)
+    domain_B = np.full(len(batch.tokens_BT), objective, np.int32)
     return (batch, sharding.place(domain_B, self._mesh)), seen | told
 
   def state(self) -> list[dict[str, Any]]:
@@ -190,9 +195,12 @@ class Mixture:
 def _objective(
   config: Config, inputs: dict[str, Any], mesh: Mesh
 ) -> tuple[Objective, Any]:
-  """Returns the objective of all domains, and their teachers' parameters."""
-  loss = functools.partial(resolve(config.loss.name).loss, **config.loss.args)
-  found, frozen = [], []
+  """Returns the objective of all domains, and their teachers' parameters.
+
+  Behind them comes that of written text, where it has a loss of its own.
+  """
+  made = lambda p: functools.partial(resolve(p.name).loss, **p.args)
+  loss, found, frozen = made(config.loss), [], []
   for domain in config.domains:
     teacher, params, tokens = student.teacher(
       config, inputs, mesh, domain.teacher
@@ -203,6 +211,10 @@ def _objective(
       )
     ]
     frozen += [params]
+  if config.share.loss is not None:
+    plain = made(config.share.loss)
+    found += [objectives.imitation(student.decoder(config), plain, mesh)]
+    frozen += [None]
   return objectives.by_domain(found), frozen
 
 

@@ -1,25 +1,15 @@
 """What held-out text costs students, in nats a token."""
 
 import dataclasses
-import functools
 import pathlib
 import re
 from typing import Any
 
-import jax
-import numpy as np
-from jax.sharding import Mesh
-
-import kernels
-from experiments import settings, student
+from experiments import reading, settings, student
 from experiments.corpora import located
 from experiments.settings import Run, Stage
-from research import segments, sharding
 from research.data import jsonl, packing, text
 from research.evaluation import intervals
-from research.models.config import Model
-from research.training import objectives
-from research.types import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +48,8 @@ class Config:
 
 def _batches(
   config: Config, inputs: dict[str, Any]
-) -> tuple[list[tuple[list[int], Batch]], int]:
-  """Returns batches, each with the numbers of the conversations in its rows,
-  and how many conversations were too long.
-  """
+) -> tuple[reading.Batches, int]:
+  """Returns batches of conversations, and how many were too long."""
   tokenizer = settings.load_tokenizer(config.run)
   records = jsonl.read(located(config.corpus, inputs))
   pieces = text.cut(tokenizer, records, config.length)
@@ -72,35 +60,10 @@ def _batches(
       f"{config.corpus}: none of {len(examples)} conversations fits "
       f"{config.length} tokens: raise length"
     )
-  number = {id(example): i for i, example in enumerate(fitting)}
-  packed, found = packing.pack(fitting, config.length).rows, []
-  for start in range(0, len(packed), config.rows):
-    rows = packed[start : start + config.rows]
-    rows += [[] for _ in range(config.rows - len(rows))]
-    batch = packing.to_batch(rows, config.length, pad=tokenizer.pad)
-    found.append(([number[id(e)] for row in rows for e in row], batch))
-  return found, len(examples) - len(fitting)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _nats(model: Model, mesh: Mesh, params: Any, batch: Batch) -> jax.Array:
-  """Returns nats_BT of the next token, 0 where the assistant wrote none."""
-  said = objectives.speak(model, params, batch, mesh)
-  logprobs_BT, _ = kernels.token_logprobs(
-    said.hidden_BTE,
-    said.unembed_VE,
-    segments.next_tokens(batch.tokens_BT),
-    softcap=said.softcap,
+  read = reading.batches(
+    fitting, rows=config.rows, length=config.length, pad=tokenizer.pad
   )
-  return -logprobs_BT * batch.weights_BT
-
-
-def _each(batch: Batch, nats_BT: np.ndarray) -> list[float]:
-  """Returns the nats a token of each segment, row by row."""
-  of_row = zip(batch.segments_BT, nats_BT, batch.weights_BT, strict=True)
-  summed = lambda ids_T, x_T: np.bincount(ids_T, x_T)[1:]  # 0 is padding
-  means = [summed(i, x) / summed(i, w) for i, x, w in of_row]
-  return np.concatenate(means).tolist()
+  return read, len(examples) - len(fitting)
 
 
 def run(
@@ -116,11 +79,8 @@ def run(
   nats: dict[str, dict[str, float]] = {}
   for name in config.students:
     params = student.load(config, inputs, name, mesh)
-    cells: dict[int, float] = {}
-    for numbers, batch in batches:
-      said = _nats(model, mesh, params, sharding.place(batch, mesh))
-      cells |= zip(numbers, _each(batch, np.asarray(said)), strict=True)
-    nats[name] = {str(i): cells[i] for i in sorted(cells)}
+    costs = reading.costs(model, mesh, params, batches)
+    nats[name] = {str(i): costs[i][0] / costs[i][1] for i in sorted(costs)}
   seed = config.run.seed
   found = {
     f"{config.prefix}{n}/nats": intervals.bootstrap(x, seed=seed)

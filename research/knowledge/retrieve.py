@@ -14,7 +14,7 @@ import numpy as np
 from research.knowledge import bm25
 from research.knowledge.bm25 import Index
 
-FIRST = 4  # passages whose words a question is given
+FIRST = 2  # passages whose words a question is given
 PATIENCE = 100  # times as many passages are drawn as are wanted
 
 

@@ -1,8 +1,8 @@
 """Questions that follow several facts of a knowledge graph.
 
-    prompt   k3f kind topic?          from k3f by `kind`, from there by `topic`
+    prompt   k3f kind area?           from k3f by `kind`, from there by `area`
     trace    k3f kind 9ab
-             9ab topic zz1
+             9ab area zz1
              #### zz1
 
 Every step has one tail only in the whole graph, so that the answer is one

@@ -6,15 +6,13 @@ A line that cannot be used is passed over, and told by its number and reason.
 """
 
 import collections
-import itertools
-import json
 import pathlib
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import Any, BinaryIO, Literal, NamedTuple
+from collections.abc import Generator, Iterable, Mapping
+from typing import Any, Literal, NamedTuple
 
+from research.data import jsonl
 from research.types import Problem, Trace
 
-LONGEST = 16_000_000  # bytes of a line
 OPTIONAL = ("id", "key", "finish", "tokens")
 
 
@@ -44,7 +42,7 @@ def write(
   path: str,
   prompt: str = "prompt",
   completion: str = "completion",
-  longest: int = LONGEST,
+  longest: int = jsonl.LONGEST,
 ) -> Generator[Trace, None, dict[str, Any]]:
   """Yields `n` traces a problem, in the order of the file at `path`.
 
@@ -101,62 +99,21 @@ def read(
   """
   records, faults = [], collections.defaultdict(list)
   ids: set[Any] = set()
-  with pathlib.Path(path).open("rb") as file:
-    for number, line in _lines(file, longest):
-      try:
-        raw = _parse(line)
-        if raw is None:
-          continue
-        record = _record(raw, number, prompt, completion)
-        if raw.get("id") in ids:
-          raise _Fault("duplicate id")
-      except _Fault as fault:
-        faults[str(fault)].append(number)
-        continue
-      ids |= {raw["id"]} if "id" in raw else set()
-      records.append(record)
-      for name in sorted(set(raw) - {prompt, completion, *OPTIONAL}):
-        faults[f"unknown field {name[:40]!r}"].append(number)
+  for number, raw in jsonl.scan(path, longest):
+    try:
+      if isinstance(raw, jsonl.Fault):
+        raise _Fault(raw.name)
+      record = _record(raw, number, prompt, completion)
+      if raw.get("id") in ids:
+        raise _Fault("duplicate id")
+    except _Fault as fault:
+      faults[str(fault)].append(number)
+      continue
+    ids |= {raw["id"]} if "id" in raw else set()
+    records.append(record)
+    for name in sorted(set(raw) - {prompt, completion, *OPTIONAL}):
+      faults[f"unknown field {name[:40]!r}"].append(number)
   return records, dict(faults)
-
-
-def _lines(file: BinaryIO, longest: int) -> Iterator[tuple[int, bytes | None]]:
-  """Numbers and lines; None for one of over `longest` bytes, never held."""
-  for number in itertools.count(1):
-    line = file.readline(longest + 1)
-    if not line:
-      return
-    whole = len(line) <= longest or line.endswith(b"\n")
-    rest = line
-    while not whole and rest and not rest.endswith(b"\n"):
-      rest = file.readline(1 << 20)
-    yield number, line if whole else None
-
-
-def _parse(line: bytes | None) -> dict[str, Any] | None:
-  """A line's object, or None for an empty one."""
-  if line is None:
-    raise _Fault("longer than a line may be")
-  try:
-    decoded = line.decode("utf-8")
-  except UnicodeDecodeError as error:
-    raise _Fault("not UTF-8") from error
-  if not decoded.strip():
-    return None
-  try:
-    raw = json.loads(decoded, object_pairs_hook=_once)
-  except (ValueError, RecursionError) as error:
-    raise _Fault("not JSON") from error
-  if not isinstance(raw, dict):
-    raise _Fault("not an object")
-  return raw
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  """An object whose fields differ: of two alike JSON would keep the last."""
-  if len({name for name, _ in pairs}) < len(pairs):
-    raise _Fault("a field twice")
-  return dict(pairs)
 
 
 def _record(

@@ -136,17 +136,33 @@ def matching(
 
 
 def by_domain(domains: Sequence[Objective]) -> Objective:
-  """Several teachers, one a domain: inputs are (inputs of a domain, domain_B).
+  """Several objectives, one a domain: inputs are (a domain's inputs, domain_B).
 
   `frozen` holds what each objective's own is; all rows of a step (of a
-  microbatch) are of one domain, and no other teacher is run.
+  microbatch) are of one domain, and no other objective is run. A metric that
+  only others have is 0 of 0.
   """
 
   def objective(params, frozen, inputs):
     told, domain_B = inputs
-    taught = lambda f, teacher: lambda params, told: f(params, teacher, told)
+    taught = lambda f, held: lambda params, told: f(params, held, told)
     branches = [taught(*pair) for pair in zip(domains, frozen, strict=True)]
-    return jax.lax.switch(domain_B[0], branches, params, told)
+    shapes = [jax.eval_shape(f, params, told)[2] for f in branches]
+    absent = {
+      name: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), pair)
+      for shape in shapes
+      for name, pair in shape.items()
+    }
+
+    def whole(f):
+      def filled(params, told):
+        total, denominator, metrics = f(params, told)
+        return total, denominator, absent | metrics
+
+      return filled
+
+    same = [whole(f) for f in branches]
+    return jax.lax.switch(domain_B[0], same, params, told)
 
   return objective
 

@@ -46,6 +46,7 @@ SIGHTS = {
   "climbed.probe.new_tokens": "*/samplings",
   "climbed.probe.*": "*/inputs",
   "climbed.review": "*/inputs",
+  "polished.share.loss.name": "*/error",
   "*.loop.*": "*/loop",
   "polished.start": "*/frozen",
   "*.start": "*/state",

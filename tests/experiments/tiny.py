@@ -101,7 +101,13 @@ def on_policy(start, teacher):
       }
       for name, weight in ((teacher, 3.0), ("reinforced", 1.0))
     ),
-    "share": {"first": 0.9, "last": 0.4, "rows": 8, "shards": 2},
+    "share": {
+      "first": 0.9,
+      "last": 0.4,
+      "rows": 8,
+      "shards": 2,
+      "loss": {"name": "research.losses.supervised", "args": {"block": 256}},
+    },
     "rollout": rollout(),
     "loss": {"name": "research.losses.reverse_kl", "args": {"block": 256}},
     "optimizer": optimizer(1e-3),

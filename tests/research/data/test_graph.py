@@ -18,7 +18,7 @@ def test_each_triple_comes_once_in_three_words(tmp_path):
   assert [str(fact) for fact in found] == [
     f"{a} kind {b}",
     f"{b} x_y_z {c}",
-    f"{b} group {a}",
+    f"{b} verb {a}",
   ]
 
 

@@ -58,10 +58,10 @@ def test_a_problem_that_comes_again_has_the_next_lines(tmp_path):
 
 GOOD = {"prompt": "p0", "completion": "a"}
 BROKEN = {
-  "not JSON": b'{"prompt": "p0", "comp',
-  "not an object": b"[1, 2]",
+  "not a line of JSON": b'{"prompt": "p0", "comp',
+  "a JSON object is wanted": b"[1, 2]",
   "not UTF-8": b'{"prompt": "p0", "completion": "\xff\xfe"}',
-  "longer than a line may be": json.dumps(GOOD | {"x": "y" * 999}).encode(),
+  "a line too long": json.dumps(GOOD | {"x": "y" * 999}).encode(),
   "a field twice": b'{"prompt": "p0", "completion": "a", "completion": "b"}',
   "'completion' is not text": {"prompt": "p0", "completion": None},
   "'prompt' is not text": {"prompt": "\ud800", "completion": "a"},
@@ -83,7 +83,10 @@ def test_a_broken_line_is_told_and_passed_over(tmp_path, why):
 def test_deep_json_ends_nothing(tmp_path):
   path = lines(tmp_path / "x.jsonl", b"[" * 200_000, GOOD)
   traces, said = read(path, problems=ASKED[:1])
-  assert traces[0].text == "a" and said["faults"]["not JSON"]["lines"] == "1"
+  assert (
+    traces[0].text == "a"
+    and said["faults"]["not a line of JSON"]["lines"] == "1"
+  )
 
 
 def test_duplicate_ids_and_unknown_fields(tmp_path):
@@ -110,7 +113,7 @@ def test_a_line_of_100_mb_is_never_held(tmp_path):
   most = tracemalloc.get_traced_memory()[1]
   tracemalloc.stop()
   assert traces[0].text == "a"
-  assert said["faults"]["longer than a line may be"]["lines"] == "1"
+  assert said["faults"]["a line too long"]["lines"] == "1"
   assert most < 50_000_000
 
 

@@ -221,3 +221,19 @@ def test_without_a_share_the_text_alone_is_learned(module):
   )
   np.testing.assert_allclose(found / denominator, plain / whole, rtol=1e-5)
   assert metrics["relations"][0] > 0
+
+
+def test_domains_may_measure_different_things():
+  """MiniLLM beside plain text: what a step does not measure is 0 of 0."""
+  taught = objectives.matching(STUDENT, TEACHER, minillm.loss, tokens=SHARED)
+  plain = objectives.imitation(STUDENT, supervised.loss)
+  objective = objectives.by_domain([taught, plain])
+  student = transformer.init(STUDENT, jax.random.key(1))
+  frozen = [transformer.init(TEACHER, jax.random.key(2)), None]
+  seen = [
+    objective(student, frozen, (batch(), jnp.full(2, which)))
+    for which in range(2)
+  ]
+  assert [float(metrics["kl"][1]) for *_, metrics in seen] == [16.0, 0.0]
+  once = plain(student, None, batch())[0]
+  np.testing.assert_allclose(seen[1][0], once, rtol=1e-6)

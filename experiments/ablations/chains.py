@@ -19,7 +19,7 @@ A short chain has the rows of the product and not how their digits came about:
 
 from ml_collections import ConfigDict
 
-from experiments.ablations import _pair
+from experiments.configs import _pair
 
 STEPS = 400
 SIZES = {"small": (48, 2), "large": (128, 3), "test": (32, 1)}
@@ -31,6 +31,7 @@ def get_config(arg: str = "large") -> ConfigDict:
   test = arg == "test"
   width, layers = SIZES[arg or "large"]
   config = _pair.base(arg, width=width, layers=layers)
+  config.annotate = _pair.annotate(test)
   config.short = _pair.annotate(
     test,
     gates=[

@@ -23,7 +23,7 @@ and `on_policy`; a step on policy has 16 answers and no more tokens.
 
 from ml_collections import ConfigDict
 
-from experiments.ablations import _pair
+from experiments.configs import _pair
 
 STEPS, WARM, FLOPS = 450, 300, 3.5
 TRACES = {"{annotate}/traces.jsonl": 1.0}
@@ -63,6 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
   """Returns the comparison; "test" shrinks it to seconds."""
   test = arg == "test"
   config = _pair.base(arg)
+  config.annotate = _pair.annotate(test)
   config.teacher = _pair.teacher(test)
   written = lambda steps, **rest: _pair.distill(TRACES, steps, test, **rest)
   taught = lambda name: {"teacher": "teacher", "loss": divergence(name)}

@@ -1,4 +1,4 @@
-"""The pair of the distillation ablations, and the stages they are made of.
+"""A pair on long multiplication, and the stages of recipes that compare on it.
 
 The teacher is experiments/configs/multiplication_teacher.py's, 4.6 M parameters
 trained once; the student has 0.6 M and begins anew under every seed.
@@ -20,7 +20,7 @@ problems = multiplication_teacher.problems
 
 
 def base(arg: str, *, width: int = 128, layers: int = 3) -> ConfigDict:
-  """A run of the student, with worked products to read and no stages yet."""
+  """A run of the student, without any stages yet."""
   test = arg == "test"
   config = ConfigDict()
   config.seed = 0
@@ -28,7 +28,6 @@ def base(arg: str, *, width: int = 128, layers: int = 3) -> ConfigDict:
   width, layers = (32, 1) if test else (width, layers)
   config.model = {"preset": "tiny", "width": width, "layers": layers}
   config.mesh = {"data": 1, "fsdp": 1, "tensor": 1, "context": 1}
-  config.annotate = annotate(test)
   return config
 
 

@@ -232,7 +232,7 @@ def test_a_broken_file_is_told_in_gates_json(tmp_path):
   told = json.loads((tmp_path / "annotate" / "gates.json").read_text())
   faults = told["teacher"][0]["faults"]
   assert faults["not UTF-8"] == {"count": 1, "lines": "1"}
-  assert faults["not JSON"]["lines"] == "2"
+  assert faults["not a line of JSON"]["lines"] == "2"
 
 
 def held_out(tmp_path, *sets):

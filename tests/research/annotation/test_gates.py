@@ -18,7 +18,11 @@ GATES = {
   for module in [importlib.import_module(f"research.annotation.{name}")]
   if hasattr(module, "sift")
 }
-ARGS = {"rewrite": {"shortest": 1, "longest": 12}, "select": {"count": 3}}
+ARGS = {
+  "rewrite": {"shortest": 1, "longest": 12},
+  "select": {"count": 3},
+  "shorten": {"lines": 1},
+}
 
 
 def reply(talks):
@@ -41,7 +45,7 @@ def everything():
 
 @pytest.mark.parametrize("name", sorted(GATES))
 def test_each_trace_comes_out_once_and_the_same_way(name):
-  assert len(GATES) == 9
+  assert len(GATES) == 10
   traces = everything()
   before = [dataclasses.replace(t) for t in traces]
   known = about(held_out={"x": ["of a long question"]}, reply=reply)

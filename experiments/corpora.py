@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -19,9 +20,10 @@ from research.types import Batch
 class Corpus:
   """A JSONL file; `{stage}` in its path stands for that stage's folder.
 
-  It is drawn from in the share `weight`, by records; a document longer than a
-  row is as many records as it fills rows. Each of its tokens counts `scale` in
-  the loss, or, `per` record, all tokens of a record together do.
+  It is drawn from in the share `weight`, by records, of which conversations too
+  long for a row are passed over; a document is as many as it fills rows. Each
+  of its tokens counts `scale` in the loss, or, `per` record, all tokens of a
+  record together do.
   """
 
   path: str
@@ -41,13 +43,13 @@ def located(path: str, inputs: dict[str, Any]) -> str:
   Raises:
     ValueError: it names a stage that has not run.
   """
-  folders = {name: done["folder"] for name, done in inputs.items()}
-  try:
-    return path.format(**folders)
-  except (KeyError, IndexError, ValueError) as error:
-    raise ValueError(
-      f"the corpus {path!r} names no stage that has run: {list(folders)}"
-    ) from error
+  for name in re.findall(r"{(.*?)}", path):
+    if name not in inputs:
+      raise ValueError(
+        f"the corpus {path!r} names no stage that has run: {list(inputs)}"
+      )
+    path = path.replace(f"{{{name}}}", inputs[name]["folder"])
+  return path
 
 
 def _encode(

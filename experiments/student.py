@@ -46,6 +46,19 @@ def check(config: Any) -> None:
     )
 
 
+def check_rows(config: Any, rows: int, length: int) -> None:
+  """Raises ValueError on a step that cannot be cut, or rows too long."""
+  if config.microbatches < 1 or rows % config.microbatches:
+    raise ValueError(
+      f"{rows} rows cannot be cut into {config.microbatches} microbatches"
+    )
+  if length > config.run.model.context:
+    raise ValueError(
+      f"rows of {length} tokens are longer than the model's context of "
+      f"{config.run.model.context}: lower length or raise config.model.context"
+    )
+
+
 def decoder(config: Any) -> Model:
   """Returns the decoder that a stage trains, its adapters included."""
   return dataclasses.replace(config.run.model, lora=config.lora)

@@ -28,7 +28,7 @@ def recipe(
 ) -> ConfigDict:
   """Returns base -> student -> evaluation; "test" shrinks it to seconds."""
   config = ConfigDict()
-  config.seed, config.data_dir = 0, ""  # or the environment's PITH_DATA
+  config.seed, config.data_dir = 0, ""
   loss = {"name": "research.losses.supervised", "args": {}}
   student = {"stage": "experiments.stages.distill", "optimizer": optimizer}
   student |= {"loss": loss}

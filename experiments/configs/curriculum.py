@@ -62,9 +62,9 @@ def written(test: bool) -> dict[str, Any]:
 
 
 def ladder() -> list[tuple[str, dict[str, Any]]]:
-  """The levels of `climb`, from the shortest."""
+  """The levels of `climb`, from the shortest, tried on what no one reads."""
   return [
-    (f"{{{name}}}/traces.jsonl", problems("train", digits))
+    (f"{{{name}}}/traces.jsonl", problems("ood", digits))
     for name, digits in LEVELS.items()
   ]
 

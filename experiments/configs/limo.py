@@ -4,7 +4,8 @@ Hypothesis. Less is more: few traces of high quality, seen many times.
 Command.  python -m experiments.run --workdir=runs/limo \
             --config=experiments/configs/limo.py \
             --config.base.directory=DIR --config.data_dir=DIR
-          from Qwen/Qwen2.5-32B-Instruct and the rows of GAIR/LIMO as JSONL; see
+          from Qwen/Qwen2.5-32B-Instruct and the rows of GAIR/LIMO as JSONL,
+          `question` as `prompt` and `solution` as `completion`; see
           experiments/configs/_sft.py.
 Expected. Published: AIME24 57.1 and MATH-500 94.8 (first version of the paper;
           63.3 and 95.6 in the third). Not run here. `:test` only shows that

@@ -5,8 +5,9 @@ Hypothesis. A thousand well-chosen traces are enough to wake what a 32B model
 Command.  python -m experiments.run --workdir=runs/s1 \
             --config=experiments/configs/s1.py \
             --config.base.directory=DIR --config.data_dir=DIR
-          from Qwen/Qwen2.5-32B-Instruct and the rows of simplescaling/s1K-1.1
-          as JSONL; see experiments/configs/_sft.py. To choose a thousand of
+          from Qwen/Qwen2.5-32B-Instruct and the rows of simplescaling/s1K as
+          JSONL, the question as `prompt` and trace and answer as `completion`;
+          see experiments/configs/_sft.py. To choose a thousand of
           one's own traces: the gate research.annotation.select.
 Expected. Published: AIME24 50.0, MATH-500 92.6, GPQA-Diamond 56.6 without
           budget forcing. Not run here. `:test` only shows that every
@@ -14,7 +15,8 @@ Expected. Published: AIME24 50.0, MATH-500 92.6, GPQA-Diamond 56.6 without
 Cost.     `:test`: half a minute of one CPU core.
 Source.   Muennighoff et al. 2025 (2501.19393) and simplescaling/s1: 5 epochs,
           batch 16, cosine from 1e-5 to 0, 5 % of warm-up, weight decay 1e-4,
-          betas 0.9 and 0.95, loss on the completion, blocks of 20,000 (s1.1).
+          betas 0.9 and 0.95, loss on the completion, blocks of 20,000
+          (those of s1.1; the figures are s1's).
 """
 
 from ml_collections import ConfigDict

@@ -9,12 +9,13 @@ Command.  python -m experiments.run --workdir=runs/sciglm \
             --config.annotate.critic.args.url=URL \
             --config.annotate.critic.args.model=NAME
           with an OpenAI-compatible teacher, its key in OPENAI_API_KEY; see
-          experiments/configs/_sft.py. Requests, their cost and every gate's
-          counts are in DIR/annotate.
+          experiments/configs/_sft.py. Requests, their cost (with
+          --config.annotate.args.prompt_price and completion_price) and every
+          gate's counts are in DIR/annotate.
 Expected. Published, over ChatGLM3-6B: +4.87 on scientific and mathematical
           benchmarks on average. Not run here: no teacher of that size is at
-          hand. `:test`, whose solver is never wrong, only shows that every
-          stage runs.
+          hand. `:test`, which asks no teacher and runs none of these gates,
+          only shows that the other stages run.
 Cost.     `:test`: half a minute of one CPU core.
 Source.   Zhang et al. 2024 (2401.07950): 3e-6, linear, 2 epochs, lengths 128
           and 512; rows here are as long as both. Two rounds of revision, the

@@ -6,7 +6,8 @@ Command.  python -m experiments.run --workdir=runs/sky_t1 \
             --config=experiments/configs/sky_t1.py \
             --config.base.directory=DIR --config.data_dir=DIR
           from Qwen/Qwen2.5-32B-Instruct and the rows of
-          NovaSky-AI/Sky-T1_data_17k as JSONL; see experiments/configs/_sft.py.
+          NovaSky-AI/Sky-T1_data_17k as JSONL, its `conversations` as `messages`
+          of `role` and `content`; see experiments/configs/_sft.py.
 Expected. Published: AIME24 43.3, MATH-500 86.4. Not run here. `:test` only
           shows that every stage runs.
 Cost.     Published: 19 hours of 8 H100. `:test`: half a minute of one CPU core.

@@ -39,7 +39,8 @@ class Probe:
   """`every` so many steps `count` problems are tried once each.
 
   A level is passed at `passed`, a share in [0, 1]; above 1 never, so that
-  `patience`, the most steps on a level, alone moves on.
+  `patience`, the most steps on a level, alone moves on: a multiple of `every`.
+  The problems had better be of a split that the texts are not from.
   """
 
   every: int
@@ -53,6 +54,8 @@ class Probe:
     """Raises ValueError on counts of none."""
     if min(self.every, self.count, self.new_tokens, self.patience) < 1:
       raise ValueError(f"{self}: every count must be at least 1")
+    if self.patience % self.every:
+      raise ValueError(f"{self}: patience must be a multiple of every")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +89,8 @@ class Config:
         f"curriculum: {len(self.levels)} levels, review {self.review}; at "
         "least one is wanted, and a share between 0 and 1"
       )
-    if self.rows % self.microbatches:
-      raise ValueError(
-        f"curriculum: {self.rows} rows cannot be cut into "
-        f"{self.microbatches} microbatches"
-      )
     student.check(self)
+    student.check_rows(self, self.rows, self.length)
 
 
 def mixture(config: Config, level: int) -> list[Corpus]:
@@ -157,8 +156,8 @@ class Ladder:
       self._mesh,
     )
     graded = rollout.grade(task, tokenizer, asked, completions)
-    rewards = [r["reward"] for r in graded if r["reward"] is not None]
-    return sum(rewards) / max(len(rewards), 1)
+    known = [r["verdict"] for r in graded if r["reward"] is not None]
+    return known.count("correct") / max(len(known), 1)
 
   def draw(self, state: TrainState, step: int) -> tuple[Any, dict]:
     """Returns the next batch, the level, and its pass rate where measured."""

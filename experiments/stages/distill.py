@@ -52,17 +52,7 @@ class Config:
     """Raises ValueError on a step that cannot be cut as asked."""
     if not self.corpora:
       raise ValueError("distill: corpora is empty: nothing to learn from")
-    if self.microbatches < 1 or self.rows % self.microbatches:
-      raise ValueError(
-        f"distill: {self.rows} rows cannot be cut into {self.microbatches} "
-        "microbatches"
-      )
-    if self.length > self.run.model.context:
-      raise ValueError(
-        f"distill: rows of {self.length} tokens are longer than the model's "
-        f"context of {self.run.model.context}: lower length or raise "
-        "config.model.context"
-      )
+    student.check_rows(self, self.rows, self.length)
     if self.teacher is None and self.teacher_bits is not None:
       raise ValueError("distill: there are teacher_bits and no teacher")
     if self.teacher is not None and self.signals is not None:

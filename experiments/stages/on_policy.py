@@ -108,12 +108,8 @@ class Config:
           f"on_policy: the domain of {domain.teacher!r} wants corpora where "
           f"share is below 1, and only there: {self.share}"
         )
-    if self.share.rows % self.microbatches:
-      raise ValueError(
-        f"on_policy: {self.share.rows} written rows cannot be cut into "
-        f"{self.microbatches} microbatches"
-      )
     student.check(self)
+    student.check_rows(self, self.share.rows, self.rollout.length)
 
 
 def to_batch(trajectory: Trajectory) -> Batch:
@@ -221,7 +217,7 @@ def _objective(
 def run(
   config: Config, inputs: dict[str, Any], workdir: pathlib.Path
 ) -> dict[str, Any]:
-  """Trains the student; returns how many answers it could have written."""
+  """Trains the student; returns what is to be known of its adapters."""
   mesh = student.make_mesh(config)
   mixture = Mixture(config, inputs, workdir, mesh)
   objective, frozen = _objective(config, inputs, mesh)

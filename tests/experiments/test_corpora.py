@@ -52,7 +52,7 @@ def test_nothing_is_unlearned(wrong):
     Corpus("a.jsonl", **wrong)
 
 
-@pytest.mark.parametrize("path", ["{later}/a.jsonl", "{/a.jsonl", "{0}"])
+@pytest.mark.parametrize("path", ["{later}/a.jsonl", "{before.x}", "{0}"])
 def test_a_stage_that_has_not_run(path):
   with pytest.raises(ValueError, match="names no stage that has run"):
     corpora.located(path, {"before": {"folder": "x"}})

@@ -89,6 +89,8 @@ OTHERS = {
   "*.loss.name": "research.losses.sampled_reverse_kl",
   "*.per": "record",
   "*.passed": 0.0,
+  "*.every": 4,
+  "*.patience": 6,
   "*.schedule": "linear",
   "*.start": "annotate",
   "*.teacher": "annotate",

@@ -15,7 +15,8 @@ import pytest
 from research.training import checkpoint
 
 DISTIL = "tests/experiments/tiny.py:distil"
-STEPS = {"answer_only": 12, "distilled": 24, "reinforced": 6, "polished": 4}
+STEPS = {"answer_only": 12, "distilled": 24, "reinforced": 6}
+STEPS |= {"polished": 12, "climbed": 12}
 LOGS = ("*/done.json", "*/*.jsonl", "*/*/*.jsonl", "summary.json")
 
 
@@ -118,7 +119,8 @@ def test_eight_kills_change_nothing(start, finish, unbroken, tmp_path):
     "distilled": step("distilled"),
     "a checkpoint's write": writing("distilled", after=15),
     "reinforced": step("reinforced"),
-    "polished": step("polished"),
+    "polished": logged("polished", rng.randrange(8, 11)),  # both have been read
+    "climbed": logged("climbed", rng.randrange(6, 11)),  # up one level
     "evaluate": written("evaluate/samples/home-answer_only.jsonl"),
     "evaluate later": written("evaluate/samples/hard-answer_only.jsonl"),
   }

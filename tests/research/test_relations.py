@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from research import relations
+from research.losses import attention_relations, hidden_relations
+from research.types import Dense, Features
 
 B, T = 2, 11
 SEGMENTS = np.array([[1] * 5 + [2] * 4 + [0] * 2, [1] * 11], np.int32)
@@ -114,3 +116,41 @@ def test_all_relations_are_never_there_at_once():
 def test_heads_that_do_not_divide():
   with pytest.raises(ValueError, match=r"4 numbers .* 3 relation heads"):
     gap(held(0, 4), held(1, 4), heads=3)
+
+
+def all_layers(seed, width):
+  """Two layers of a model's features, each its own."""
+  names = ("hidden", "q", "k", "v")
+  draw = lambda i, n: held(seed + 10 * i + n, width)
+  return {
+    name: jnp.asarray(np.stack([draw(i, 0), draw(i, 1)]))
+    for i, name in enumerate(names)
+  }
+
+
+@pytest.mark.parametrize("module", [attention_relations, hidden_relations])
+def test_losses_equal_numpy(module):
+  """Of the layers asked for, each feature with its own, beside the text."""
+  with jax.enable_x64(True):
+    own, theirs = all_layers(100, 4), all_layers(200, 6)
+    hidden, unembed = held(1, 4), np.random.default_rng(2).normal(size=(7, 4))
+    targets = np.random.default_rng(3).integers(0, 7, (B, T))
+    weights = np.linspace(0, 1, B * T).reshape(B, T) * (SEGMENTS > 0)
+    student = Dense(jnp.asarray(hidden), jnp.asarray(unembed))
+    ids = jnp.asarray(SEGMENTS)
+    signal = Features(own, theirs, jnp.asarray(targets), ids)
+    args = {"heads": 2, "share": 0.3, "layer": 0, "teacher_layer": 1}
+    total, denominator, _ = module.loss(
+      student, signal, jnp.asarray(weights), block=4, **args
+    )
+  names = "qkv" if module is attention_relations else ["hidden"]
+  gaps = [
+    dense(np.asarray(own[n][0]), np.asarray(theirs[n][1]), SEGMENTS, 2)
+    for n in names
+  ]
+  logits = hidden @ unembed.T
+  said = np.take_along_axis(logits, targets[..., None], -1)[..., 0]
+  cost = np.log(np.exp(logits).sum(-1)) - said
+  expected = (weights * (0.7 * cost + 0.3 * np.mean(gaps, 0))).sum()
+  np.testing.assert_allclose(total, expected, rtol=1e-10)
+  np.testing.assert_allclose(denominator, weights.sum(), rtol=1e-12)

@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from experiments import settings
+from experiments import files, settings
 from experiments.settings import Run
 from research.data import jsonl, packing, text
 from research.data.loader import Loader
@@ -18,7 +17,7 @@ from research.types import Batch
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-  """A JSONL file; `{stage}` in its path stands for that stage's folder.
+  """A JSONL file; `{stage}` at its head stands for that stage's folder.
 
   It is drawn from in the share `weight`, by records, of which conversations too
   long for a row are passed over; a document is as many as it fills rows. Each
@@ -35,21 +34,6 @@ class Corpus:
     """Raises ValueError on shares and scales that unlearn."""
     if min(self.weight, self.scale) <= 0:
       raise ValueError(f"{self}: weight and scale must be above 0")
-
-
-def located(path: str, inputs: dict[str, Any]) -> str:
-  """Returns the path with stages' names in braces as their folders.
-
-  Raises:
-    ValueError: it names a stage that has not run.
-  """
-  for name in re.findall(r"{(.*?)}", path):
-    if name not in inputs:
-      raise ValueError(
-        f"the corpus {path!r} names no stage that has run: {list(inputs)}"
-      )
-    path = path.replace(f"{{{name}}}", inputs[name]["folder"])
-  return path
 
 
 def _encode(
@@ -70,7 +54,7 @@ def _records(
   length: int,
 ) -> list[tuple[Corpus, Mapping[str, Any]]]:
   """Returns a corpus's records, its documents as rows of them."""
-  records = jsonl.read(located(corpus.path, inputs))
+  records = jsonl.read(files.located(corpus.path, inputs))
   return [(corpus, r) for r in text.cut(tokenizer, records, length)]
 
 

@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from experiments import pools
+from experiments import files, pools
 from experiments.settings import Problems
 from research.data import jsonl
 
@@ -26,11 +27,11 @@ class HeldOut:
 
 
 def texts(
-  sets: Iterable[HeldOut], folders: Mapping[str, str], seed: int
+  sets: Iterable[HeldOut], inputs: Mapping[str, Any], seed: int
 ) -> dict[str, list[str]]:
   """Returns the texts of each evaluation set, by a name of it.
 
-  In a path `{stage}` stands for that stage's folder.
+  At the head of a path `{stage}` stands for that stage's folder.
   """
   found = {}
   for told in sets:
@@ -39,9 +40,7 @@ def texts(
       name = f"{told.problems.task.rpartition('.')[2]}/{told.problems.split}"
       said = [problem.prompt for problem in asked]
     else:
-      name = str(told.path)
-      for stage, folder in folders.items():
-        name = name.replace(f"{{{stage}}}", folder)
+      name = files.located(str(told.path), inputs)
       lines = jsonl.lines(name)
       said = [jsonl.field(line, told.field, at) for at, line in lines]
     # Two sets may be of one split, with other arguments.

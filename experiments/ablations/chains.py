@@ -13,15 +13,21 @@ Source.   Li et al. 2025 (2502.12143): students of 3B and less learn better
           from short or mixed chains. There a long chain is a detour; here it
           is the same way in smaller steps, so the sign may well differ.
 
-A short chain has the rows of the product and not how their digits came about:
-46 tokens and not 133. Every student sees the same number of tokens.
+Products of two digits by two, of which a short chain has the rows and not how
+their digits came about: 38 tokens and not 105. All students of a size see the
+same number of tokens.
+
+A first budget, 400 steps on products of three digits by two, taught the small
+student nothing at all (0.004, 0.000 and 0.000 right): this one replaced it
+before any seed of it was seen.
 """
 
 from ml_collections import ConfigDict
 
-from experiments.configs import _pair
+from experiments.configs import _pair, multiplication_teacher
 
-STEPS = 400
+STEPS = 1000
+DIGITS, LENGTH = (2, 2), 108  # the longest product, and its answer
 SIZES = {"small": (48, 2), "large": (128, 3), "test": (32, 1)}
 LONG, SHORT = "{annotate}/traces.jsonl", "{short}/traces.jsonl"
 
@@ -31,9 +37,11 @@ def get_config(arg: str = "large") -> ConfigDict:
   test = arg == "test"
   width, layers = SIZES[arg or "large"]
   config = _pair.base(arg, width=width, layers=layers)
-  config.annotate = _pair.annotate(test)
+  asked = multiplication_teacher.products(DIGITS, "train")
+  config.annotate = _pair.annotate(test, problems=asked)
   config.short = _pair.annotate(
     test,
+    problems=asked,
     gates=[
       {
         "name": "research.annotation.shorten",
@@ -41,16 +49,18 @@ def get_config(arg: str = "large") -> ConfigDict:
       }
     ],
   )
-  # In tokens, not in records: there are 2.9 short chains to a long one.
+  # In tokens, not in records: there are 2.8 short chains to a long one.
   mixtures = {
     "on_long": {LONG: 1.0},
     "on_short": {SHORT: 1.0},
-    "on_both": {LONG: 1.0, SHORT: 2.9},
+    "on_both": {LONG: 1.0, SHORT: 2.8},
   }
   for name, mixture in mixtures.items():
-    config[name] = _pair.distill(mixture, STEPS, test)
+    config[name] = _pair.distill(mixture, STEPS, test, length=LENGTH)
   pairs = (("on_long", "on_short"), ("on_both", "on_long"))
   pairs += (("on_both", "on_short"),)
-  config.evaluate = _pair.evaluate(test, tuple(mixtures), pairs)
+  held_out = multiplication_teacher.products(DIGITS, "test")
+  suite = {"problems": held_out, "count": 8 if test else 384}
+  config.evaluate = _pair.evaluate(test, tuple(mixtures), pairs, **suite)
   config.stages = ("annotate", "short", *mixtures, "evaluate")
   return config

@@ -19,14 +19,14 @@ DETAIL = r"(?<=:)[^>\n]*(?=>)|^[^:>\n]*(?=>)"
 problems = multiplication_teacher.problems
 
 
-def base(arg: str, *, width: int = 128, layers: int = 3) -> ConfigDict:
-  """A run of the student, without any stages yet."""
+def base(arg: str, **shape: int) -> ConfigDict:
+  """A run of the student, `shape` its own, without any stages yet."""
   test = arg == "test"
   config = ConfigDict()
   config.seed = 0
   config.tokenizer = "bytes"
-  width, layers = (32, 1) if test else (width, layers)
-  config.model = {"preset": "tiny", "width": width, "layers": layers}
+  size = {"width": 32, "layers": 1} if test else {"width": 128, "layers": 3}
+  config.model = {"preset": "tiny"} | size | shape
   config.mesh = {"data": 1, "fsdp": 1, "tensor": 1, "context": 1}
   return config
 
@@ -65,9 +65,12 @@ def distill(
 
 
 def evaluate(
-  test: bool, students: tuple[str, ...], pairs: tuple[tuple[str, str], ...]
+  test: bool,
+  students: tuple[str, ...],
+  pairs: tuple[tuple[str, str], ...],
+  **rest: Any,
 ) -> dict[str, Any]:
-  """All students on products that no one has seen."""
+  """All students on products that no one has seen; `rest` is the suite's."""
   return {
     "stage": "experiments.stages.evaluate",
     "students": students,
@@ -78,6 +81,7 @@ def evaluate(
         "count": 8 if test else 512,
         "new_tokens": NEW_TOKENS,
       }
+      | rest
     ],
     "samples": 1,
     "ks": [1],

@@ -16,15 +16,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.configs import _pair
+from experiments.configs.multiplication_teacher import products
 
 STEPS = 400
-TASK = "research.tasks.multiplication"
 LEVELS = {"level_one": (3, 1), "level_two": (2, 2), "level_three": (3, 2)}
-
-
-def problems(split: str, digits: tuple[int, int]) -> dict[str, Any]:
-  """Products of so many digits."""
-  return {"task": TASK, "split": split, "args": {"digits": (digits,)}}
 
 
 def _probe(test: bool, **rest: Any) -> dict[str, Any]:
@@ -56,7 +51,7 @@ def climb(
 def written(test: bool) -> dict[str, Any]:
   """The texts of each level, by the name of the stage that writes them."""
   return {
-    name: _pair.annotate(test, 3_000, problems=problems("train", digits))
+    name: _pair.annotate(test, 3_000, problems=products(digits, "train"))
     for name, digits in LEVELS.items()
   }
 
@@ -64,7 +59,7 @@ def written(test: bool) -> dict[str, Any]:
 def ladder() -> list[tuple[str, dict[str, Any]]]:
   """The levels of `climb`, from the shortest, tried on what no one reads."""
   return [
-    (f"{{{name}}}/traces.jsonl", problems("ood", digits))
+    (f"{{{name}}}/traces.jsonl", products(digits, "ood"))
     for name, digits in LEVELS.items()
   ]
 

@@ -16,9 +16,14 @@ TASK = "research.tasks.multiplication"
 LENGTH, NEW_TOKENS = 144, 136  # the longest product, and its answer
 
 
+def products(digits, split):
+  """Products of numbers of so many digits."""
+  return {"task": TASK, "split": split, "args": {"digits": (digits,)}}
+
+
 def problems(split):
   """Products of a three-digit and a two-digit number."""
-  return {"task": TASK, "split": split, "args": {"digits": ((3, 2),)}}
+  return products((3, 2), split)
 
 
 def distill(test):

@@ -7,10 +7,9 @@ import pathlib
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
-import jax
 from rich import progress
 
-from experiments import held_out, pools, settings
+from experiments import files, held_out, pools, settings, sieve
 from experiments.held_out import HeldOut
 from experiments.resolve import resolve
 from experiments.settings import Address, Plugin, Problems, Run
@@ -24,8 +23,8 @@ class Config:
   """`teacher` (a `write` function, with `args`) writes `samples` a problem.
 
   `gates` run in this order; `critic` is the teacher (a `reply` function) that
-  some of them ask, `held_out` what `decontaminate` compares with. In paths
-  among the arguments `{stage}` stands for that stage's folder, this one's too.
+  some of them ask, `held_out` what `decontaminate` compares with. `{stage}` at
+  the head of an argument stands for that stage's folder, this one's too.
   """
 
   run: Run
@@ -47,18 +46,6 @@ class Config:
       )
 
 
-def _located(args: Any, folders: Mapping[str, str]) -> Any:
-  """Returns arguments with stages' names in braces as their folders."""
-
-  def replaced(value: Any) -> Any:
-    if isinstance(value, str):
-      for name, folder in folders.items():
-        value = value.replace(f"{{{name}}}", folder)
-    return value
-
-  return jax.tree.map(replaced, args)
-
-
 def _counted[T](
   said: Iterable[T], accounts: list[dict[str, Any]]
 ) -> Generator[T, None, Any]:
@@ -68,7 +55,7 @@ def _counted[T](
 
 
 def _about(
-  config: Config, folders: Mapping[str, str], critic: list[dict[str, Any]]
+  config: Config, inputs: Mapping[str, Any], critic: list[dict[str, Any]]
 ) -> gates.About:
   """Returns what the gates may know."""
   reply = None
@@ -76,20 +63,16 @@ def _about(
     ask = functools.partial(
       resolve(config.critic.name).reply,
       seed=config.run.seed,
-      **_located(config.critic.args, folders),
+      **files.located_in(config.critic.args, inputs),
     )
     reply = lambda conversations: _counted(ask(conversations), critic)
   return gates.About(
     resolve(config.problems.task),
     settings.load_tokenizer(config.run),
     config.run.seed,
-    held_out.texts(config.held_out, folders, config.run.seed),
+    held_out.texts(config.held_out, inputs, config.run.seed),
     reply,
   )
-
-
-def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
-  return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def _keep(
@@ -115,9 +98,9 @@ def _keep(
     | {"reason": why.name, "detail": why.detail}
     for trace, gate, why in dropped
   ]
-  replace_file(workdir / "traces.jsonl", _lines(traces))
-  replace_file(workdir / "answers.jsonl", _lines(answers))
-  replace_file(workdir / "dropped.jsonl", _lines(refused))
+  files.write_lines(workdir / "traces.jsonl", traces)
+  files.write_lines(workdir / "answers.jsonl", answers)
+  files.write_lines(workdir / "dropped.jsonl", refused)
 
 
 def run(
@@ -133,20 +116,11 @@ def run(
   """
   task = resolve(config.problems.task)
   problems = pools.pool(config.problems, config.count, config.run.seed)
-  folders = {name: done["folder"] for name, done in inputs.items()}
-  folders |= {workdir.name: str(workdir)}
+  inputs = inputs | {workdir.name: {"folder": str(workdir)}}
   teacher: list[dict[str, Any]] = []  # their accounts, one a call
   critic: list[dict[str, Any]] = []
-  about = _about(config, folders, critic)
-  chosen = [
-    (
-      gate.name,
-      functools.partial(
-        resolve(gate.name).sift, about=about, **_located(gate.args, folders)
-      ),
-    )
-    for gate in config.gates
-  ]
+  about = _about(config, inputs, critic)
+  chosen = sieve.named(config.gates, about, inputs)
   # Without traces first: a gate that is not told what it needs costs nothing.
   gates.run([], chosen)
   written = resolve(config.teacher).write(
@@ -154,7 +128,7 @@ def run(
     problems,
     config.samples,
     config.run.seed,
-    **_located(config.args, folders),
+    **files.located_in(config.args, inputs),
   )
   watched = progress.track(
     _counted(written, teacher),

@@ -1,21 +1,16 @@
 """A corpus to learn from or to be scored on, and what was not taken into it."""
 
 import dataclasses
-import functools
-import json
 import pathlib
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from experiments import held_out, settings
-from experiments.corpora import located
+from experiments import files, held_out, settings, sieve
 from experiments.held_out import HeldOut
-from experiments.resolve import resolve
 from experiments.settings import Plugin, Run
 from research.annotation import gates
 from research.data import datasets, jsonl
-from research.training.metrics import replace_file
 from research.types import Problem, Trace
 
 Row = Mapping[str, Any]
@@ -55,7 +50,7 @@ def _read(
 ) -> tuple[list[Row], dict[str, list[int]]]:
   """Returns the records, each with a key, and a file's faults."""
   if config.path is not None:
-    records, faults = jsonl.sift(located(config.path, inputs))
+    records, faults = jsonl.sift(files.located(config.path, inputs))
     name = pathlib.Path(config.path).name
   else:
     name, faults = f"{config.published}/{config.split}", {}
@@ -108,25 +103,14 @@ def _sifted(
   config: Config, inputs: dict[str, Any], records: list[Row]
 ) -> tuple[list[Trace], list[gates.Dropped], list[dict[str, Any]]]:
   """Returns what passes the gates, what does not, and the counts."""
-  folders = {name: done["folder"] for name, done in inputs.items()}
   about = gates.About(
     None,
     settings.load_tokenizer(config.run),
     config.run.seed,
-    held_out.texts(config.held_out, folders, config.run.seed),
+    held_out.texts(config.held_out, inputs, config.run.seed),
   )
-  chosen = [
-    (
-      gate.name,
-      functools.partial(resolve(gate.name).sift, about=about, **gate.args),
-    )
-    for gate in config.gates
-  ]
+  chosen = sieve.named(config.gates, about, inputs)
   return gates.run([_trace(i, r) for i, r in enumerate(records)], chosen)
-
-
-def _lines(rows: Iterable[Row]) -> bytes:
-  return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def run(
@@ -150,8 +134,8 @@ def run(
     | {"reason": why.name, "detail": why.detail}
     for trace, gate, why in dropped
   ]
-  replace_file(workdir / "corpus.jsonl", _lines(whole))
-  replace_file(workdir / "dropped.jsonl", _lines(refused))
+  files.write_lines(workdir / "corpus.jsonl", whole)
+  files.write_lines(workdir / "dropped.jsonl", refused)
   if not kept:
     raise ValueError(
       f"{workdir.name}: no record is left of {len(records)}; lines not used: "

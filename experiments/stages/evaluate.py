@@ -8,7 +8,7 @@ from typing import Any
 
 from rich import progress
 
-from experiments import pools, retrieval, settings, student
+from experiments import files, pools, retrieval, settings, student
 from experiments.resolve import resolve
 from experiments.retrieval import Asked, Retrieval
 from experiments.settings import Problems, Run, Stage
@@ -16,7 +16,6 @@ from research.evaluation import intervals, measure
 from research.knowledge import retrieve
 from research.sampling import rollout
 from research.sampling.sampler import Sampling
-from research.training.metrics import replace_file
 from research.types import Problem
 
 
@@ -173,8 +172,7 @@ def _table(
   told = {"student": name, "suite": suite.prefix.strip("/")}
   records = [told | r for r in _answer(config, suite, name, inputs, mesh)]
   path.parent.mkdir(exist_ok=True)
-  lines = "".join(json.dumps(record) + "\n" for record in records)
-  replace_file(path, lines.encode())
+  files.write_lines(path, records)
   return records
 
 

@@ -1,19 +1,16 @@
 """Retrieved passages before the prompts of a corpus, for a student to read."""
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
-from experiments import retrieval
-from experiments.corpora import located
+from experiments import files, retrieval
 from experiments.retrieval import Asked, Retrieval
 from experiments.settings import Run
 from research.data import jsonl
 from research.evaluation import intervals
 from research.grading import extract
 from research.knowledge import retrieve
-from research.training.metrics import replace_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +32,7 @@ def read(path: str, inputs: dict[str, Any]) -> list[Asked]:
     ValueError: a record is a conversation, whose question is not told apart.
   """
   asked = []
-  for number, record in enumerate(jsonl.read(located(path, inputs)), 1):
+  for number, record in enumerate(jsonl.read(files.located(path, inputs)), 1):
     if "completion" not in record:
       raise ValueError(
         f"{path}, record {number}: passages go before a `prompt` with a "
@@ -62,8 +59,7 @@ def run(
     {"prompt": retrieve.before(p, a.question), "completion": a.rationale}
     for a, p in zip(asked, found, strict=True)
   ]
-  lines = "".join(json.dumps(row) + "\n" for row in rows)
-  replace_file(workdir / "traces.jsonl", lines.encode())
+  files.write_lines(workdir / "traces.jsonl", rows)
   told = {
     a.key: float(retrieve.holds(p, a.answer))
     for a, p in zip(asked, found, strict=True)

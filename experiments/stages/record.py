@@ -9,8 +9,7 @@ import jax
 import numpy as np
 from rich import progress
 
-from experiments import settings, student
-from experiments.corpora import located
+from experiments import files, settings, student
 from experiments.settings import Run, Stage
 from research import divergence, sharding
 from research.data import jsonl, packing, signals, text
@@ -50,7 +49,7 @@ def _examples(config: Config, inputs: dict[str, Any]) -> list[packing.Example]:
   tokenizer = settings.load_tokenizer(config.run)
   found: dict[bytes, packing.Example] = {}
   for path in config.corpora:
-    records = jsonl.read(located(path, inputs))
+    records = jsonl.read(files.located(path, inputs))
     for record in text.cut(tokenizer, records, config.length):
       example = text.example(tokenizer, record)
       if packing.size_of(example) <= config.length:

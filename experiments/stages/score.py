@@ -5,8 +5,7 @@ import pathlib
 import re
 from typing import Any
 
-from experiments import reading, settings, student
-from experiments.corpora import located
+from experiments import files, reading, settings, student
 from experiments.settings import Run, Stage
 from research.data import jsonl, packing, text
 from research.evaluation import intervals
@@ -51,7 +50,7 @@ def _batches(
 ) -> tuple[reading.Batches, int]:
   """Returns batches of conversations, and how many were too long."""
   tokenizer = settings.load_tokenizer(config.run)
-  records = jsonl.read(located(config.corpus, inputs))
+  records = jsonl.read(files.located(config.corpus, inputs))
   pieces = text.cut(tokenizer, records, config.length)
   examples = [text.example(tokenizer, record) for record in pieces]
   fitting = [e for e in examples if packing.size_of(e) <= config.length]

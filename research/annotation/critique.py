@@ -6,6 +6,7 @@ the answer. What is right in the end was graded like any other.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from research.annotation import gates
 from research.annotation.gates import About, Reason, Sifted
@@ -52,7 +53,9 @@ def sift(
       f"round {number}",
     )
   if reveal:
-    revise({i: _reveal(about, now[i]) for i in _wrong(reasons)}, "revealed")
+    revise(
+      {i: _reveal(about.task, now[i]) for i in _wrong(reasons)}, "revealed"
+    )
   kept = [trace for i, trace in enumerate(now) if i not in reasons]
   dropped = [(now[i], reason) for i, reason in sorted(reasons.items())]
   return Sifted(kept, dropped, {"correct": figures})
@@ -77,6 +80,7 @@ def _attempt(trace: Trace, which: str) -> str:
 
 
 def _check(trace: Trace, number: int) -> Messages:
+  """Asks for the first mistake of an attempt, the `number`th at its problem."""
   return answers.question(
     _attempt(trace, f"Attempt {number} at a solution")
     + "Check it step by step: name the first mistake, and say how to mend it."
@@ -84,6 +88,7 @@ def _check(trace: Trace, number: int) -> Messages:
 
 
 def _on(asked: Messages, critique: str) -> Messages:
+  """Asks, behind a critique, for the whole solution without the mistake."""
   said = extract.conclusion(critique) or critique
   return (
     *asked,
@@ -92,10 +97,27 @@ def _on(asked: Messages, critique: str) -> Messages:
   )
 
 
-def _reveal(about: About, trace: Trace) -> Messages:
-  answer = about.task.answer_text(trace.problem)
+def _reveal(task: Any, trace: Trace) -> Messages:
+  """Asks for a right solution, and tells what it ends with."""
+  answer = task.answer_text(trace.problem)
   return answers.question(
     _attempt(trace, "A wrong solution")
     + "Write a correct one, whole and on its own, as if you had never seen "
     f"this one nor been told the answer. It ends with:\n{answer}"
   )
+
+
+def lessons(task: Any, trace: Trace) -> list[Messages]:
+  """What a critic should answer about a trace: a check mended, and a reveal.
+
+  The task's `first_error` finds the mistake, and its `trace` the solution; a
+  trace without a mistake teaches nothing.
+  """
+  found = task.first_error(trace.problem, trace.text or "")
+  if found is None:
+    return []
+  place, line = found
+  said = f"The first mistake is in line {place + 1}, which should be:\n{line}"
+  right = task.trace(trace.problem, trace.sample)
+  asked = _on(_check(trace, 1), said), _reveal(task, trace)
+  return [(*a, {"role": "assistant", "content": right}) for a in asked]

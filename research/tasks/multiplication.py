@@ -11,6 +11,7 @@ own digit before its carry, so no step looks further than the one before. The
 difficulty is the number of digits of both factors together.
 """
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 
@@ -82,6 +83,20 @@ def extracted(text: str) -> str | None:
 def lenient(problem: Problem, text: str) -> Verdict:
   """Whether any marker, or else the last number, gives the product."""
   return equality.grade_number(problem.answer, extract.lenient(text))
+
+
+def first_error(problem: Problem, text: str) -> tuple[int, str] | None:
+  """The first wrong line of a worked product, from 0, and what it should be.
+
+  None where all lines are right: there is one way to write a product down. A
+  line too many should be empty.
+  """
+  right = trace(problem, 0).split("\n")
+  lines = itertools.zip_longest(text.strip().split("\n"), right, fillvalue="")
+  wrong = (
+    (i, ours) for i, (theirs, ours) in enumerate(lines) if theirs != ours
+  )
+  return next(wrong, None)
 
 
 def _draw(rng: random.Random, digits: tuple[int, int]) -> Problem:

@@ -50,9 +50,3 @@ def test_records_count_alike(tmp_path):
 def test_nothing_is_unlearned(wrong):
   with pytest.raises(ValueError, match="must be above 0"):
     Corpus("a.jsonl", **wrong)
-
-
-@pytest.mark.parametrize("path", ["{later}/a.jsonl", "{before.x}", "{0}"])
-def test_a_stage_that_has_not_run(path):
-  with pytest.raises(ValueError, match="names no stage that has run"):
-    corpora.located(path, {"before": {"folder": "x"}})

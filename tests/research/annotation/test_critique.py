@@ -6,8 +6,11 @@ import json
 import pytest
 
 from research.annotation import critique
+from research.annotation.gates import About
+from research.tasks import multiplication
 from research.teachers import endpoint
 from research.teachers.answers import Answer
+from research.types import Trace
 from tests.research.annotation.making import (
   Script,
   about,
@@ -144,3 +147,27 @@ def test_through_an_endpoint(tmp_path):
   answered = [e["id"] for e in events if e["event"] == "answered"]
   assert len(answered) == len(set(answered)) == 6
   assert 6 < len(events) - len(answered) < 12
+
+
+def test_lessons_are_in_the_words_of_the_gate():
+  """What the gate asks is what a critic has learned to answer."""
+  problem = next(multiplication.problems("train", 0, ((2, 1),)))
+  right = multiplication.trace(problem, 0)
+  wrong = Trace(problem, right + "1", 0, "stop")
+  lessons = critique.lessons(multiplication, wrong)
+  asked = []
+
+  def reply(talks):
+    """A critic that gives its critique by heart, and no solution."""
+    for talk in talks:
+      asked.append(talk)
+      checked = talk == lessons[0][:1]
+      yield Answer(lessons[0][1]["content"] if checked else "1", "stop")
+    return {}
+
+  known = About(multiplication, None, 0, reply=reply)
+  critique.sift([wrong], known, rounds=1, reveal=False)
+  critique.sift([wrong], known, rounds=0, reveal=True)
+  assert asked == [lessons[0][:1], lessons[0][:3], lessons[1][:1]]
+  assert [talk[-1]["content"] for talk in lessons] == [right] * 2
+  assert not critique.lessons(multiplication, Trace(problem, right, 0, "stop"))

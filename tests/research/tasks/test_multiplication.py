@@ -57,3 +57,17 @@ def test_an_exhausted_split_says_so():
 def test_impossible_digits_are_refused(digits):
   with pytest.raises(ValueError, match=r"digits=.*at least 1"):
     multiplication.problems("train", 0, digits=digits)
+
+
+def test_the_first_wrong_line():
+  problem = next(multiplication.problems("train", 0, digits=[(3, 2)]))
+  right = multiplication.trace(problem, 0)
+  found = lambda text: multiplication.first_error(problem, text)
+  assert found(right) is None and found(right + "\n") is None
+  lines = right.split("\n")
+  for place, line in enumerate(lines):
+    wrong = [*lines[:place], line + "0", *lines[place + 1 :]]
+    assert found("\n".join(wrong)) == (place, line)
+  assert found("\n".join(lines[:-1])) == (3, lines[-1])
+  assert found(right + "\nmore") == (4, "")
+  assert found("") == (0, lines[0])

@@ -25,8 +25,8 @@ NOTEBOOKS := $(wildcard experiments/colab/*.ipynb)
 BENCHES := $(patsubst experiments/bench/%.py,%, \
   $(wildcard experiments/bench/[a-z]*.py))
 
-.PHONY: help install demo test test-all lint type compilers oracle golden \
-  bench notebooks
+.PHONY: help install demo test test-all lint type compilers system \
+  oracle golden bench notebooks
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 12
@@ -56,6 +56,13 @@ compilers: $(READY)  ## TPU's compiler in .venv-tpu, for tests/compile
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  --upgrade --target .venv-tpu libtpu --constraint constraints.txt
 
+system:  ## Debian's bubblewrap and stockfish, where they can be installed
+	@PATH="$$PATH:/usr/games"; \
+	{ command -v bwrap && command -v stockfish; } >/dev/null || \
+	{ [ "$$(id -u)" = 0 ] && apt-get update --quiet --quiet && \
+	  apt-get install --yes --quiet bubblewrap stockfish; } || \
+	echo "bubblewrap or stockfish is missing: what needs them is skipped"
+
 oracle:  ## Ask transformers anew, in .venv-torch (Python 3.11, CPU torch)
 	[ -d .venv-torch ] || $(or $(PYTHON311),python3.11) -m venv .venv-torch
 	.venv-torch/bin/python -m pip install --quiet \
@@ -64,8 +71,7 @@ oracle:  ## Ask transformers anew, in .venv-torch (Python 3.11, CPU torch)
 	.venv-torch/bin/python tests/oracle/templates_worker.py make \
 	  tests/golden/templates
 	.venv-torch/bin/python tests/oracle/peft_worker.py make tests/golden/peft
-	.venv-torch/bin/python tests/oracle/trl_worker.py \
-	  tests/golden/trl_distillation.json
+	.venv-torch/bin/python tests/oracle/trl_worker.py tests/golden
 
 golden: $(READY)  ## Rewrite tests/golden: read the diff before you commit
 	$(BIN)/pytest --golden

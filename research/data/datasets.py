@@ -75,6 +75,18 @@ SETS = {
     readers.strategy_qa,
     ("question", "answer", "rationale"),
   ),
+  "humaneval": Published(
+    {"test": "humaneval/HumanEval.jsonl.gz"},
+    "the repository openai/human-eval",
+    readers.humaneval,
+    ("key", "prompt", "entry", "solution", "test"),
+  ),
+  "mbpp": Published(
+    _whole("mbpp/mbpp.jsonl"),
+    "the repository google-research/google-research, mbpp",
+    readers.mbpp,
+    ("key", "text", "code", "setup", "tests"),
+  ),
 }
 
 

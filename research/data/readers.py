@@ -129,6 +129,45 @@ def strategy_qa(path: pathlib.Path, split: str) -> Iterator[Row]:
     }
 
 
+def humaneval(path: pathlib.Path, split: str) -> Iterator[Row]:
+  """`key`, a function's head `prompt`, its `solution` and its tests `test`.
+
+  `entry` is the name of the function.
+  """
+  del split
+  names = {
+    "key": "task_id",
+    "prompt": "prompt",
+    "entry": "entry_point",
+    "solution": "canonical_solution",
+    "test": "test",
+  }
+  for place, record in jsonl.lines(path):
+    field = lambda name: jsonl.field(record, name, place)
+    yield {ours: field(name) for ours, name in names.items()}
+
+
+def mbpp(path: pathlib.Path, split: str) -> Iterator[Row]:
+  """`key`, what is asked in `text`, the `code` and its `tests`, one a line.
+
+  The publisher's: 601 to 974 are for training, 11 to 600 to test and validate,
+  1 to 10 are examples of a prompt, and in neither.
+  """
+  for place, record in jsonl.lines(path):
+    number, tests = record.get("task_id"), record.get("test_list")
+    if not isinstance(number, int) or not isinstance(tests, list):
+      raise ValueError(f"{place}: wants a number `task_id`, a list `test_list`")
+    if split == ("train" if number > 600 else "test" if number > 10 else ""):
+      setup = record.get("test_setup_code") or ""
+      yield {
+        "key": f"MBPP/{number}",
+        "text": jsonl.field(record, "text", place),
+        "code": jsonl.field(record, "code", place).replace("\r\n", "\n"),
+        "setup": setup.replace("\r\n", "\n"),
+        "tests": "\n".join([*tests, *record.get("challenge_test_list", ())]),
+      }
+
+
 def _json(path: pathlib.Path) -> Any:
   """What a file of JSON says."""
   try:

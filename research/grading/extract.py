@@ -85,3 +85,96 @@ def lenient(text: str) -> str | None:
 def _inline(text: str) -> str | None:
   """What follows the last `####`, wherever on its line that stands."""
   return text.rpartition("####")[2].partition("\n")[0].strip() or None
+
+
+_PHRASE = re.compile(
+  r"\banswer(?:\s+(?:to|of|for)\b[^.\n]{0,80}?)?(?:\s+is\b|\*{0,2}\s*(?:=|:))"
+  r"(?:\s+(?:therefore|thus|simply|then)\b)?\s*:?\s*(?:\*\*)?",
+  re.IGNORECASE,
+)
+# A formula is passed over: what stands in it is no end of a sentence.
+_ENDS = re.compile(
+  r"\$(?:\\.|[^$\\\n]){1,100}\$"
+  r"|\.(?=\s|$|<)|,?\s+(?:because|since|as shown)\b|</answer>|\n"
+)
+_MARKERS = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])|(?<!#)####(?!#)|<answer>")
+_COMMENTS = re.compile(
+  r"<!--.*?(?:-->|\Z)"
+  r"|\\begin\s*\{comment\}.*?(?:\\end\s*\{comment\}|\Z)"
+  r"|\\iffalse\b.*?(?:\\fi\b|\Z)"
+  r"|^[ \t]*%[^\n]*|^\[//\]:[^\n]*"
+  r"|(?<=[^\\\d\s])[ \t]+%[^\n]*",
+  re.DOTALL | re.MULTILINE,
+)
+_FENCED = re.compile(r"^```[^\n]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
+_CODE_COMMENT = re.compile(r"(?:^|(?<=\s))(?:#(?!##)|//)[^\n]*", re.MULTILINE)
+_VALUE = re.compile(r"[0-9\\$]|^\W*[A-Ja-z]\W*$")
+_WORD = re.compile(r"[A-Za-z]{3}")
+_LETTER_LINE = re.compile(r"[\s*(]*([A-J])[\s*).:]*")
+_LETTERS = re.compile(r"[A-J](?:\W+(?:and\W+|or\W+)?[A-J])+", re.IGNORECASE)
+
+
+def final_answer(text: str) -> str | None:
+  r"""The answer that a text ends on, as written; None where there is none.
+
+  Of `\boxed{}`, `####`, `<answer>` and "the answer is", the one that stands
+  last counts, and no earlier one takes its place where it is empty or never
+  closed. Without any, a last line of one letter is a choice. No answers are:
+  what stands in a comment, a second `<answer>`, a list of all choices.
+  """
+  text = _without_comments(conclusion(text))
+  last = max(_spots(text), key=lambda spot: spot[1], default=None)
+  if last is None:
+    lines = text.strip().splitlines()
+    letter = _LETTER_LINE.fullmatch(lines[-1]) if lines else None
+    return letter[1] if letter else None
+  found = _content(text, *last)
+  return None if found is None or _all_choices(found) else found
+
+
+def has_marker(text: str) -> bool:
+  """Whether one of the markers of `final_answer` stands in a text."""
+  return bool(_MARKERS.search(text) or _PHRASE.search(text))
+
+
+def _spots(text: str) -> list[tuple[str, int, int]]:
+  """The last of each kind of marker: its kind, where it begins and ends."""
+  kind = lambda found: "boxed" if "box" in found else found
+  last = {kind(m[0]): (kind(m[0]), *m.span()) for m in _MARKERS.finditer(text)}
+  said = [("is", *m.span()) for m in _PHRASE.finditer(text)][-1:]
+  # A heading `#### Check`, and "so our answer is correct", are no answers
+  # where another marker holds one.
+  line = last.get("####")
+  if line and len(last) > 1 and _WORD.search(_content(text, *line) or ""):
+    del last["####"]
+  if last and not any(_VALUE.search(_content(text, *s) or "") for s in said):
+    said = []
+  return [*last.values(), *said]
+
+
+def _content(text: str, kind: str, start: int, end: int) -> str | None:
+  """What a marker holds."""
+  if kind == "boxed":
+    return boxed("\\boxed" + text[end:])
+  if kind == "<answer>":
+    return tagged(text[start:]) if text.count("<answer>") == 1 else None
+  if kind == "####":
+    return text[end:].partition("\n")[0].strip() or None
+  said = text[end:].lstrip()
+  ends = (m.start() for m in _ENDS.finditer(said) if m[0][0] != "$")
+  return said[: next(ends, len(said))].strip(" \t*") or None
+
+
+def _all_choices(found: str) -> bool:
+  """Whether an answer lists the choices from the first one on."""
+  plain = re.sub(r"\\[a-z]+|[{}]", " ", found).strip(" ()*.$")
+  if len(plain) > 200 or not _LETTERS.fullmatch(plain):
+    return False
+  letters = re.findall(r"\b[A-J]\b", plain.upper())
+  return len(letters) > 2 and letters == list("ABCDEFGHIJ")[: len(letters)]
+
+
+def _without_comments(text: str) -> str:
+  """The text that a reader sees; a comment that never ends hides the rest."""
+  text = _FENCED.sub(lambda m: _CODE_COMMENT.sub("", m[0]), text)
+  return _COMMENTS.sub("", text)

@@ -93,8 +93,91 @@ def test_lenient(text, answer):
 
 
 @pytest.mark.parametrize(
+  ("text", "answer"),
+  [
+    (r"\boxed{5}", "5"),
+    (r"so \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+    (r"\boxed{4}, no: \boxed{5}", "5"),
+    (r"\boxed{\boxed{5}}", "5"),
+    (r"\fbox{5}", "5"),
+    ("#### 1,234", "1,234"),
+    ("so #### 5\nmore", "5"),
+    ("##### 5", None),
+    ("<answer>\n5\n</answer>", "5"),
+    (r"<answer>\boxed{5}</answer>", "5"),
+    ("<answer>The answer is 5.</answer>", "5"),
+    ("The answer is 5.", "5"),
+    ("The answer is 3.5.", "3.5"),
+    ("The answer is: 3.5", "3.5"),
+    ("**Answer:** B", "B"),
+    ("Answer: $x = 5$", "$x = 5$"),
+    ("The final answer is: $\\frac12$. I hope it is correct.", "$\\frac12$"),
+    ("The answer is $27\\text{ sq. units}$.", r"$27\text{ sq. units}$"),
+    ("The answer to the question is 12 because it is.", "12"),
+    ("the answer is not 5", "not 5"),
+    ("The answer is:\n\n5\n", "5"),
+    (r"\boxed{3} The answer is 4.", "4"),  # whichever stands last
+    (r"The answer is 4: \boxed{3}", "3"),
+    (r"#### 3 and \boxed{4}", "4"),
+    ("\\boxed{5}\n#### Verification\nIt is.", "5"),
+    (r"\boxed{44} so our answer is correct.", "44"),
+    ("(B)", "B"),
+    ("We choose\n**(C)**", "C"),
+    ("A man walks", None),
+    ("no answer here", None),
+    ("", None),
+    # The last one counts, also where it holds nothing.
+    (r"\boxed{4} \boxed{5", None),
+    (r"\boxed{4} \boxed{}", None),
+    (r"The answer is 4. \boxed{", None),
+    (r"\boxed{4} ####", None),
+    (r"\boxed{4} <answer>5", None),
+    ("<answer></answer>", None),
+    (r"\boxed{4} <answer></answer>", None),
+    ("<answer>5</answer><answer>5</answer>", None),
+    ("<answer>4</answer><answer>5</answer>", None),
+    ("<answer><answer>5</answer></answer>", None),
+    # The thinking is no answer.
+    (r"<think>\boxed{4}</think> \boxed{5}", "5"),
+    (r"<think>\boxed{4}</think> 5", None),
+    (r"<think>\boxed{4}", None),
+    # Nor is a comment.
+    (r"\boxed{3} <!-- \boxed{5} -->", "3"),
+    (r"<!-- \boxed{5} -->", None),
+    (r"\boxed{3} <!-- \boxed{5}", "3"),
+    (r"\boxed{3} % \boxed{5}", "3"),
+    ("% \\boxed{5}", None),
+    (r"\begin{comment}\boxed{5}\end{comment}", None),
+    (r"\iffalse \boxed{5} \fi", None),
+    ("```python\n# \\boxed{5}\n// the answer is 5\n```", None),
+    ("[//]: # (the answer is 5)", None),
+    (r"A rise of 50% gives \boxed{5}", "5"),
+    (r"A rise of 50 % gives \boxed{5}", "5"),
+    # Nor are all choices.
+    (r"\boxed{A, B, C, D}", None),
+    ("The answer is A, B, C or D", None),
+    (r"\boxed{\text{A, B, C}}", None),
+    (r"\boxed{B, D}", "B, D"),
+  ],
+)
+def test_final_answer(text, answer):
+  assert extract.final_answer(text) == answer
+
+
+@pytest.mark.parametrize(
   "text",
   [
+    "<!--" * 50_000,
+    "\\iffalse" * 50_000,
+    "answer is " * 50_000,
+    "answer to " * 50_000,
+    "```\n" * 50_000,
+    "```python\n" * 50_000,
+    "a \t" * 50_000 + "%",
+    " " * 200_000,
+    "A, " * 50_000,
+    "answer is $" + "\\$" * 50_000,
+    "answer is " + "$" * 50_000,
     "1," * 50_000,
     "\\boxed{" * 50_000,
     "{" * 50_000,
@@ -110,4 +193,6 @@ def test_long_junk_is_read_in_no_time(text):
   start = time.monotonic()
   for read in (extract.strict, extract.lenient, extract.boxed, extract.tagged):
     read(text)
+  extract.final_answer(text)
+  extract.final_answer(rf"\boxed{{{text}}}")
   assert time.monotonic() - start < 2

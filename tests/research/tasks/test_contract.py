@@ -1,6 +1,7 @@
 """Every module of research/tasks keeps the contract, from when it exists."""
 
 import dataclasses
+import gzip
 import importlib
 import itertools
 import json
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from research import tasks
 from research.evaluation.pass_at_k import majorities
+from research.grading import sandbox
 from research.types import Problem
 from tests import archives
 
@@ -19,6 +21,10 @@ NAMES = sorted(m.name for m in pkgutil.iter_modules(tasks.__path__))
 SAMPLES = 1000
 # SVAMP, gsm8k's ood split, has answers without workings.
 UNWORKED = {("gsm8k", "ood")}
+# To learn from these would make every score with them worthless.
+ONLY_TESTS = {"humaneval"}
+# Rewards run the answer, and nothing is run that cannot be isolated.
+PROGRAMS = {"humaneval", "mbpp"}
 
 
 def _module(name):
@@ -43,6 +49,25 @@ def arguments(tmp_path_factory):
   svamp = {"Body": "Bo had 9 figs and ate 4.", "Question": "How many now?"}
   row = {**svamp, "Answer": 5.0, "Type": "", "ID": "a", "Equation": ""}
   _write(root / "svamp" / "svamp_test.jsonl", [row])
+  _articles(root)
+  _yes_or_no(root)
+  _programs(root)
+  archives.made_up(root)
+  cache = tmp_path_factory.mktemp("cache")
+  harder = {"min_terms": 7, "max_terms": 9}
+  return {
+    "gsm8k": {"data_dir": str(root), "cache_dir": str(cache)},
+    "pubmedqa": {"data_dir": str(root), "cache_dir": str(cache)},
+    "hops": {"data_dir": str(root)},
+    "humaneval": {"data_dir": str(root), "cache_dir": str(cache)},
+    "mbpp": {"data_dir": str(root), "cache_dir": str(cache)},
+    "strategy_qa": {"data_dir": str(root), "cache_dir": str(cache)},
+    "reasoning_gym": {"family": "chain_sum", "harder": harder},
+  }
+
+
+def _articles(root):
+  """Writes articles in PubMedQA's form."""
   articles = {
     f"{i}": {
       "QUESTION": f"Does {i} mg help?",
@@ -54,17 +79,6 @@ def arguments(tmp_path_factory):
   }
   (root / "pubmedqa").mkdir()
   (root / "pubmedqa" / "pqal_train.json").write_text(json.dumps(articles))
-  _yes_or_no(root)
-  archives.made_up(root)
-  cache = tmp_path_factory.mktemp("cache")
-  harder = {"min_terms": 7, "max_terms": 9}
-  return {
-    "gsm8k": {"data_dir": str(root), "cache_dir": str(cache)},
-    "pubmedqa": {"data_dir": str(root), "cache_dir": str(cache)},
-    "hops": {"data_dir": str(root)},
-    "strategy_qa": {"data_dir": str(root), "cache_dir": str(cache)},
-    "reasoning_gym": {"family": "chain_sum", "harder": harder},
-  }
 
 
 def _yes_or_no(root):
@@ -81,6 +95,38 @@ def _yes_or_no(root):
   (root / "cot_tasks" / "strategy_qa.json").write_text(json.dumps(rows))
 
 
+def _programs(root):
+  """Writes functions to complete in HumanEval's form, and in MBPP's."""
+  head = "import math\n\n\ndef add_{0}(n: int) -> int:\n"
+  test = "def check(candidate):\n  assert candidate(7) == {0} + 7\n"
+  rows = [
+    {
+      "task_id": f"HumanEval/{i}",
+      "prompt": f'{head.format(i)}  """Adds {i}."""\n',
+      "entry_point": f"add_{i}",
+      "canonical_solution": f"  return n + {i}\n",
+      "test": test.format(i),
+    }
+    for i in range(5)
+  ]
+  lines = "".join(json.dumps(row) + "\n" for row in rows)
+  (root / "humaneval").mkdir()
+  path = root / "humaneval" / "HumanEval.jsonl.gz"
+  path.write_bytes(gzip.compress(lines.encode()))
+  rows = [
+    {
+      "text": f"Write a function to multiply by {i}.",
+      "code": f"def times_{i}(n):\r\n  return n * {i}",
+      "task_id": i,
+      "test_setup_code": "",
+      "test_list": [f"assert times_{i}(2) == {2 * i}"],
+      "challenge_test_list": [],
+    }
+    for i in (1, *range(11, 16), *range(601, 606))
+  ]
+  _write(root / "mbpp" / "mbpp.jsonl", rows)
+
+
 def _write(path, rows):
   path.parent.mkdir(exist_ok=True)
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -90,6 +136,11 @@ def _write(path, rows):
 def supply(request, arguments):
   """A task's module, and `take(split, seed, n)` of its problems."""
   task = _module(request.param)
+  if request.param in PROGRAMS:
+    try:
+      sandbox.check()
+    except sandbox.Unavailable as error:
+      pytest.skip(str(error))
   args = arguments.get(request.param, {})
 
   def take(split, seed=0, n=SAMPLES):
@@ -98,14 +149,20 @@ def supply(request, arguments):
   return task, take
 
 
+def _home(task):
+  """The split that surely has problems."""
+  return "test" if task.__name__.split(".")[-1] in ONLY_TESTS else "train"
+
+
 def test_the_folder_is_not_empty():
   assert {"chain", "countdown", "gsm8k", "multiplication"} <= set(NAMES)
 
 
 def test_problems_follow_from_the_seed_alone(supply):
-  _, take = supply
-  assert take("train", 3, 20) == take("train", 3, 20)
-  assert take("train", 3, 20) != take("train", 4, 20)
+  task, take = supply
+  split = _home(task)
+  assert take(split, 3, 20) == take(split, 3, 20)
+  assert take(split, 3, 20) != take(split, 4, 20)
 
 
 def test_problems_are_plain_data_with_a_key_and_a_difficulty(supply):
@@ -169,7 +226,7 @@ def test_right_answers_win_every_vote(supply):
 
 def test_a_perturbed_answer_is_not_rewarded(supply):
   task, take = supply
-  for problem in take("train", n=50):
+  for problem in take(_home(task), n=50):
     for change in ("{}1", "{}+1", "1{}", "{0} {0}", "not {}"):
       answer = change.format(problem.answer)
       text = task.answer_text(dataclasses.replace(problem, answer=answer))
@@ -197,7 +254,7 @@ def test_an_answer_inside_unfinished_thinking_is_none(supply):
 )
 def test_empty_text_is_unparsed(supply, junk):
   task, take = supply
-  problem = take("train", n=1)[0]
+  problem = take(_home(task), n=1)[0]
   assert task.reward(problem, junk).kind == "unparsed"
   assert task.lenient(problem, junk).kind == "unparsed"
 

@@ -1,0 +1,246 @@
+r"""How an answer is written: wrappers, letters of choices, words, brackets.
+
+Everything here is linear in the length of the text. A character outside of
+ASCII is replaced by the LaTeX that means the same, and by nothing else:
+normalising look-alikes would make right answers out of texts that hold none.
+"""
+
+import dataclasses
+import re
+
+# Longer answers, and deeper ones, are compared letter by letter only.
+LONGEST, DEEPEST = 1000, 40
+
+_SYMBOLS = {
+  "\u2212": "-", "\u2013": "-", "×": r"\times ", "·": r"\cdot ",
+  "⋅": r"\cdot ", "÷": r"\div ", "π": r"\pi ", "θ": r"\theta ",
+  "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "∞": r"\infty ",
+  "√": r"\sqrt", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
+  "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ",
+  "±": r"\pm ", "°": r"^\circ ", "²": "^{2}", "³": "^{3}", "½": r"\frac{1}{2}",
+  "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}",
+  "⅔": r"\frac{2}{3}", "ℝ": r"\mathbb{R}", "\u00a0": " ", "\u202f": " ",
+  "’": "'", "€": "", "£": "", "¥": "",
+}  # fmt: skip
+_ASCII = str.maketrans(_SYMBOLS)
+
+_SPACES = re.compile(
+  r"\\[,;:!> ]|\\(?:quad|qquad|displaystyle|limits|left|right|[bB]igg?[lr]?)"
+  r"(?![a-zA-Z])|~|\s+"
+)
+_WRAPPERS = [
+  re.compile(pattern, re.DOTALL)
+  for pattern in (
+    r"\$\$([^$]+)\$\$",
+    r"\$([^$]+)\$",
+    r"\\\[((?:(?!\\\]).)+)\\\]",
+    r"\\\(((?:(?!\\\)).)+)\\\)",
+    r"\*\*([^*]+)\*\*",
+    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|boldsymbol|mathit)"
+    r"\s*\{([^{}]*)\}",
+  )
+]
+_TEXT = re.compile(
+  r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mathbf|mbox|operatorname)\s*"
+  r"\{([^{}]*)\}"
+)
+_AND = re.compile(
+  r"\s*(?:,\s*)?(?:\\text\s*\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)"
+)
+_RELATION = re.compile(
+  r"[<>]|\\(?:le|ge|leq|geq|lt|gt|leqslant|geqslant|ne|neq)\b"
+)
+
+
+# `\angle ABC` and ABC are one; `\{x \mid x > 2\}` and x > 2 as well.
+_NAMED = re.compile(
+  r"\\(?:angle|triangle|overline|overrightarrow|overleftrightarrow)\s*"
+  r"\{?([A-Z]{2,4})\}?(?![a-zA-Z])"
+)
+_CONDITION = re.compile(
+  r"^\s*\\\{\s*([a-z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\\mid|\||:)"
+  r"((?:(?!\\mid)[^|:{}])*)\\\}\s*$"
+)
+
+
+def bare(text: str) -> str:
+  """The answer without what only dresses it; blank where nothing is left."""
+  text = text.translate(_ASCII).replace("...", r"\ldots ").strip()
+  for _ in range(4):  # wrappers stand within each other
+    before = text
+    text = text.strip().rstrip(".,;").strip()
+    for wrapper in _WRAPPERS:
+      if match := wrapper.fullmatch(text):
+        text = match[1]
+    if text == before:
+      break
+  # `\\` before a space ends the row of a matrix, and is no spacing.
+  text = re.sub(r"\\\\", "\x00", text)
+  text = _SPACES.sub(" ", text).replace("\x00", r"\\ ")
+  text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
+  text = re.sub(r"(?<=[0-9])\{,\}(?=[0-9])", ",", text)
+  text = re.sub(r"\\?\$", "", text)
+  text = _NAMED.sub(r"\1", _CONDITION.sub(r"\2", text))
+  text = re.sub(r"^\s*\\approx(?![a-z])", "", text)
+  if not _RELATION.search(text):
+    text = _AND.sub(",", text)
+  return text.strip().rstrip(".,;").strip()
+
+
+def readable(text: str) -> bool:
+  """Whether a text may be given to the algebra at all."""
+  if not text or len(text) > LONGEST or not text.isascii():
+    return False
+  # What stands behind an unescaped `%` is a comment.
+  if re.search(r"(?<!\\)%\s*[^\s,;)}\]]", text):
+    return False
+  # `1 2` is not 12.
+  if re.fullmatch(r"[0-9]+(?: +[0-9]+)+", text):
+    return False
+  # No answer writes out 10^100000, and to try would only take its time.
+  if re.search(r"\^\W*[0-9]{5}", text):
+    return False
+  depth = deepest = 0
+  for character in text:
+    depth += (character in "{([") - (character in "})]")
+    deepest = max(deepest, depth)
+  return deepest <= DEEPEST
+
+
+def compact(text: str) -> str:
+  """A bare text without spaces and without the names of typefaces."""
+  text = _TEXT.sub(r"\1", text)
+  text = re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", text)  # `1 2` is not 12
+  return re.sub(r"(?<!\\)\{(\w)\}", r"\1", text)
+
+
+_SUBSCRIPT = re.compile(r"_\s*\{[^{}]*\}")
+
+
+def only_solved(equation: str, other: str) -> bool:
+  """Whether a value is compared with an equation that does not assign it.
+
+  `x = 5` says 5, and so does `2 + 3 = 5`; `x + y = 5` does not.
+  """
+  left, equals, _ = _SUBSCRIPT.sub("", equation).partition("=")
+  if not equals or "=" in other or _RELATION.search(equation + other):
+    return False
+  letters = re.search(r"[a-zA-Z]", _TEXT.sub("", left))
+  return bool(letters and re.search(r"^\s*[0-9]|[-+]", _TEXT.sub("", left)))
+
+
+_ASSIGNS = re.compile(
+  r"\s*(?:[a-zA-Z](?:_(?:\w|\{\w+\}))?|[a-zA-Z]\([a-z]\))\s*=(?!=)"
+)
+
+
+def assigned(one: str, other: str) -> tuple[str, str]:
+  """Both, without the `x =` that only one of them begins with."""
+  if ("=" in one) == ("=" in other) or _RELATION.search(one + other):
+    return one, other
+  at = lambda text: match.end() if (match := _ASSIGNS.match(text)) else 0
+  strip = lambda text: text[at(text) :].strip()
+  left, right = strip(one), strip(other)
+  return (one, other) if "=" in left + right else (left, right)
+
+
+_CHOICE = re.compile(r"\(?([A-J])\)?[.:]?|\(([a-j])\)[.:]?")
+_LABEL = re.compile(r"(?:^|\s)\(?([A-J])[).:](?=\s|$)")
+
+
+def choice(text: str) -> str | None:
+  """The letter of a choice, alone or before its text; None where several."""
+  text = _TEXT.sub(r"\1", text).strip()
+  text = re.sub(r"^(?:option|choice|answer)\s+", "", text, flags=re.IGNORECASE)
+  if match := _CHOICE.fullmatch(text):
+    return (match[1] or match[2]).upper()
+  labels = _LABEL.findall(text)
+  return labels[0] if len(labels) == 1 and _LABEL.match(text) else None
+
+
+_WORD = re.compile(r"[A-Za-z]{4,}")
+_SHORT = {"yes", "no"}
+_MATH_WORDS = {"sqrt", "infty", "frac", "sinh", "cosh", "tanh", "infinity"}
+
+
+def words(text: str) -> str | None:
+  """The words of a text that has no mathematics in it, or None."""
+  text = _TEXT.sub(r"\1", text)
+  if text.strip().lower() in _SHORT:
+    return text.strip().lower()
+  named = set(_WORD.findall(text)) - _MATH_WORDS
+  if re.search(r"[\\0-9=<>^+*/|_(){}\[\],]", text) or not named:
+    return None
+  text = " ".join(re.findall(r"[^\W\d_]+", text.casefold()))
+  return text.removeprefix("the ").removeprefix("a ").removeprefix("an ")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """Items between brackets, or between none; `opening` is "(" for a vector."""
+
+  opening: str
+  items: tuple[str, ...]
+  closing: str
+
+
+_OPEN = re.compile(r"\\\{|\\langle|\\lbrace|[(\[]")
+_CLOSE = re.compile(r"\\\}|\\rangle|\\rbrace|[)\]]")
+_TOKEN = re.compile(
+  r"\\\\|\\[{}]|\\(?:langle|rangle|lbrace|rbrace|begin|end)\b|\\.|[()\[\]{},;]",
+  re.DOTALL,
+)
+_SAME = {
+  r"\langle": "(", r"\rangle": ")", r"\lbrace": r"\{", r"\rbrace": r"\}",
+}  # fmt: skip
+
+
+def parts(text: str) -> Parts | None:
+  """The items of a tuple, an interval, a set or a list; None for one item."""
+  opening = closing = ""
+  if (first := _OPEN.match(text)) and _closing(text) == len(text):
+    opening = _SAME.get(first[0], first[0])
+    last = list(_CLOSE.finditer(text))[-1]
+    closing = _SAME.get(last[0], last[0])
+    text = text[first.end() : last.start()]
+  items = _split(text)
+  if opening in ("", "\\{"):
+    items = [x for item in items for x in _both(item)]
+  if len(items) < 2 and opening != r"\{":
+    return None
+  return Parts(opening, tuple(items), closing) if all(items) else None
+
+
+def _both(item: str) -> list[str]:
+  r"""The two values of an item with one `\pm`; else the item."""
+  if len(re.findall(r"\\pm(?![a-z])", item)) != 1 or r"\mp" in item:
+    return [item]
+  return [re.sub(r"\\pm(?![a-z])", sign, item) for sign in "+-"]
+
+
+def _closing(text: str) -> int | None:
+  """Where the bracket closes with which a text begins."""
+  depth = 0
+  for token in _TOKEN.finditer(text):
+    depth += _step(token[0])
+    if depth == 0 and _CLOSE.fullmatch(token[0]):
+      return token.end()
+  return None
+
+
+def _step(token: str) -> int:
+  """By how much a token deepens the nesting."""
+  if _OPEN.fullmatch(token) or token in ("{", r"\begin"):
+    return 1
+  return -int(bool(_CLOSE.fullmatch(token)) or token in ("}", r"\end"))
+
+
+def _split(text: str) -> list[str]:
+  """The text at its commas and semicolons, those in brackets apart."""
+  items, depth, start = [], 0, 0
+  for token in _TOKEN.finditer(text):
+    depth += _step(token[0])
+    if depth == 0 and token[0] in ",;":
+      items.append(text[start : token.start()].strip())
+      start = token.end()
+  return [*items, text[start:].strip()]

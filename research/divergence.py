@@ -70,6 +70,30 @@ def total(
   return (weights_BT * gap_BT).sum(), weights_BT.sum(), metrics
 
 
+def between(
+  student: Dense,
+  teacher: Dense,
+  f: Divergence,
+  *,
+  temperature: float = 1.0,
+  block: int = 512,
+) -> jax.Array:
+  """Returns `f(log q, log p)` of each token, [B, T], at `temperature`."""
+
+  def one(logits_QV, teacher_QE):
+    q_QV = jax.nn.log_softmax(logits_QV / temperature)
+    return f(q_QV, teacher.log_probs(teacher_QE, temperature))
+
+  return kernels.map_tokens(
+    one,
+    student.hidden_BTE,
+    student.unembed_VE,
+    teacher.hidden_BTE,
+    block=block,
+    softcap=student.softcap,
+  )
+
+
 def outside(q_QV: jax.Array, ids_QC: jax.Array) -> jax.Array:
   """Returns the log of each token's mass outside of its candidates.
 

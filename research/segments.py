@@ -28,16 +28,34 @@ def total(x_BT: jax.Array, segments_BT: jax.Array) -> jax.Array:
   return jnp.where(segments_BT > 0, sums[ids_BT], 0)
 
 
+def ends(segments_BT: jax.Array) -> jax.Array:
+  """Returns a boolean [B, T], true on each segment's last token alone."""
+  other_BT = segments_BT != jnp.roll(segments_BT, -1, axis=1)
+  return other_BT.at[:, -1].set(True) & (segments_BT > 0)
+
+
+def each(x_BT: jax.Array, segments_BT: jax.Array) -> jax.Array:
+  """Returns sums_BT whose column k is row b's sum of x over segment k + 1."""
+  T = x_BT.shape[1]
+  one = lambda x, ids: jax.ops.segment_sum(x, ids, num_segments=T + 1)
+  return jax.vmap(one)(x_BT, segments_BT)[:, 1:]
+
+
+def recur(
+  a_BT: jax.Array, b_BT: jax.Array, segments_BT: jax.Array
+) -> jax.Array:
+  """Returns x_t = b_t + a_t x_{t+1}, from each segment's last token back."""
+
+  def join(behind, here):
+    (a, b), (c, d) = behind, here
+    return a * c, d + c * b
+
+  inner_BT = jnp.where(ends(segments_BT) | (segments_BT == 0), 0, a_BT)
+  pairs = (inner_BT, b_BT)
+  return jax.lax.associative_scan(join, pairs, reverse=True, axis=1)[1]
+
+
 def later(x_BT: jax.Array, segments_BT: jax.Array) -> jax.Array:
   """Returns each token's sum of x over the tokens behind it in its segment."""
-
-  def add(behind, here):
-    (a, a_ends), (b, b_ends) = behind, here
-    return jnp.where(b_ends, b, a + b), a_ends | b_ends
-
-  last_BT = segments_BT != jnp.roll(segments_BT, -1, axis=1)
-  last_BT = last_BT.at[:, -1].set(True)
-  sums_BT, _ = jax.lax.associative_scan(
-    add, (x_BT, last_BT), reverse=True, axis=1
-  )
+  sums_BT = recur(jnp.ones_like(x_BT), x_BT, segments_BT)
   return jnp.where(segments_BT > 0, sums_BT - x_BT, 0)

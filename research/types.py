@@ -35,6 +35,18 @@ class Verdict:
 
 
 @dataclasses.dataclass(frozen=True)
+class Turn:
+  """An environment's turn: where it stands, and what it says of it.
+
+  `verdict` is None while the episode goes on.
+  """
+
+  state: Any
+  text: str
+  verdict: Verdict | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Trace:
   """What a teacher wrote on a problem; `text` is None where nothing came.
 
@@ -157,6 +169,11 @@ class Trajectory:
   A segment's own values (`rewards_BT`, `group_BT`, `truncated_BT`,
   `version_BT`) repeat on its tokens. `mask_BT` is 1 where token `t+1` was
   sampled by the policy itself. A segment whose grading failed carries mask 0.
+
+  `logprobs_BT` is the sampler's, `old_logprobs_BT` the trainer's own of the
+  same policy before its first update, `ref_logprobs_BT` a reference's.
+  `values_BT` is a critic's of what stands up to `t`; `process_BT` is what token
+  `t+1` earned by itself.
   """
 
   tokens_BT: jax.Array
@@ -170,6 +187,8 @@ class Trajectory:
   version_BT: jax.Array
   ref_logprobs_BT: jax.Array | None = None
   values_BT: jax.Array | None = None
+  old_logprobs_BT: jax.Array | None = None
+  process_BT: jax.Array | None = None
 
 
 @struct.dataclass
@@ -180,6 +199,38 @@ class Policy:
   entropy_BT: jax.Array
   values_BT: jax.Array | None = None
   divergence_BT: jax.Array | None = None
+
+
+@struct.dataclass
+class Pairs:
+  """Answers, and others that they are preferred to.
+
+  Segment k of a row of `chosen` is preferred to segment k of the same row of
+  `rejected`; both are [B, T]. Weights are 1 on the answers' tokens. `ref` are
+  the reference's log-probabilities of them, `beta_BT` is a pair's own beta on
+  the tokens of its chosen segment.
+  """
+
+  chosen: Batch
+  rejected: Batch
+  ref_chosen_BT: jax.Array | None = None
+  ref_rejected_BT: jax.Array | None = None
+  beta_BT: jax.Array | None = None
+
+
+@struct.dataclass
+class Steps:
+  """Reasoning whose steps were judged.
+
+  `ends_BT` is 1 on the last token of each judged step, `labels_BT` there how
+  likely the step is right, in [0, 1]. Both speak of the tokens up to `t`.
+  """
+
+  tokens_BT: jax.Array
+  positions_BT: jax.Array
+  segments_BT: jax.Array
+  labels_BT: jax.Array
+  ends_BT: jax.Array
 
 
 @struct.dataclass

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
@@ -28,14 +29,25 @@ ENTROPY_RISE = 2.0
 RATIO_OUTSIDE = 0.05
 
 
+def add(name: str, one: tuple[Any, Any], other: tuple[Any, Any]) -> Any:
+  """Joins two pairs of one metric: sums them.
+
+  Of a metric named `..._min` or `..._max`, whose pair is (extreme, 1), it keeps
+  the extreme; a denominator of 0 says that there was nothing.
+  """
+  (x, n), (y, m) = one, other
+  if not name.endswith(("_min", "_max")):
+    return x + y, n + m
+  best = jnp.minimum(x, y) if name.endswith("_min") else jnp.maximum(x, y)
+  return jnp.where(n == 0, y, jnp.where(m == 0, x, best)), jnp.maximum(n, m)
+
+
 def merge(*parts: Metrics) -> dict[str, tuple[Any, Any]]:
-  """Adds sums and denominators by name; a name may be in some parts only."""
+  """Joins pairs by name (see `add`); a name may be in some parts only."""
   total: dict[str, tuple[Any, Any]] = {}
   for part in parts:
-    for name, (value, count) in part.items():
-      if name in total:
-        value, count = total[name][0] + value, total[name][1] + count
-      total[name] = (value, count)
+    for name, pair in part.items():
+      total[name] = add(name, total[name], pair) if name in total else pair
   return total
 
 

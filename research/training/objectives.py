@@ -10,11 +10,20 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 import kernels
-from research import segments
+from research import divergence, scoring, segments
 from research.models import transformer
 from research.models.config import Model
 from research.training.step import Objective
-from research.types import Batch, Dense, Features, Policy, Sampled, Written
+from research.types import (
+  Batch,
+  Dense,
+  Features,
+  Pairs,
+  Policy,
+  Sampled,
+  Trajectory,
+  Written,
+)
 
 
 def speak(
@@ -181,6 +190,40 @@ def recorded(
   return objective
 
 
+def score(
+  model: Model,
+  params: Any,
+  rows: Any,
+  *,
+  temperature: float = 1.0,
+  mesh: Mesh | None = None,
+  block: int = 512,
+  reference: tuple[Model, Any] | None = None,
+) -> Policy:
+  """Returns what a model says of the next tokens of packed rows.
+
+  With a `reference`, a model and its parameters, `divergence_BT` is KL(model ||
+  reference) of each token over the whole vocabulary.
+  """
+  said = speak(model, params, rows, mesh)
+  logprobs_BT, entropy_BT = kernels.token_logprobs(
+    said.hidden_BTE,
+    said.unembed_VE,
+    segments.next_tokens(rows.tokens_BT),
+    temperature=temperature,
+    softcap=said.softcap,
+    block=block,
+  )
+  policy = Policy(logprobs_BT, entropy_BT)
+  if reference is None:
+    return policy
+  other = jax.lax.stop_gradient(speak(*reference, rows, mesh))
+  kl_BT = divergence.between(
+    said, other, divergence.kl, temperature=temperature, block=block
+  )
+  return dataclasses.replace(policy, divergence_BT=kl_BT)
+
+
 def policy_gradient(
   model: Model,
   loss: Callable[..., Any],
@@ -188,26 +231,84 @@ def policy_gradient(
   temperature: float,
   mesh: Mesh | None = None,
   block: int = 512,
+  reference: Model | None = None,
+  critic: Model | None = None,
 ) -> Objective:
   """Reinforcement: inputs are (trajectory, advantage_BT).
 
   The policy is scored at the temperature that it was sampled at, `block` tokens
-  at a time (see `kernels.map_tokens`).
+  at a time (see `kernels.map_tokens`). With a `reference`, whose parameters are
+  `frozen`, it has a divergence_BT; with a `critic` (see research.scoring) the
+  parameters are {"policy": ..., "critic": ...} and it has values_BT.
+  """
+
+  def objective(params, frozen, inputs):
+    trajectory, advantage_BT = inputs
+    own = params if critic is None else params["policy"]
+    policy = score(
+      model,
+      own,
+      trajectory,
+      temperature=temperature,
+      mesh=mesh,
+      block=block,
+      reference=None if reference is None else (reference, frozen),
+    )
+    if critic is not None:
+      values_BT = scoring.apply(critic, params["critic"], trajectory, mesh)
+      policy = dataclasses.replace(policy, values_BT=values_BT)
+    return loss(policy, trajectory, advantage_BT)
+
+  return objective
+
+
+def preference(
+  model: Model,
+  loss: Callable[..., Any],
+  *,
+  mesh: Mesh | None = None,
+  block: int = 512,
+) -> Objective:
+  """Preferences between answers: inputs are Pairs."""
+
+  def objective(params, frozen, pairs: Pairs):
+    del frozen
+    say = lambda rows: score(model, params, rows, mesh=mesh, block=block)
+    return loss(say(pairs.chosen), say(pairs.rejected), pairs)
+
+  return objective
+
+
+def reward_model(
+  model: Model, loss: Callable[..., Any], mesh: Mesh | None = None
+) -> Objective:
+  """A reward model's scores: inputs are a Trajectory, Steps, or Pairs.
+
+  The loss hears one array of scores, or two of Pairs: see research.scoring.
   """
 
   def objective(params, frozen, inputs):
     del frozen
-    trajectory, advantage_BT = inputs
-    student = speak(model, params, trajectory, mesh)
-    logprobs_BT, entropy_BT = kernels.token_logprobs(
-      student.hidden_BTE,
-      student.unembed_VE,
-      segments.next_tokens(trajectory.tokens_BT),
-      temperature=temperature,
-      softcap=student.softcap,
-      block=block,
-    )
-    policy = Policy(logprobs_BT, entropy_BT)
-    return loss(policy, trajectory, advantage_BT)
+    paired = isinstance(inputs, Pairs)
+    rows = (inputs.chosen, inputs.rejected) if paired else (inputs,)
+    heard = [scoring.apply(model, params, each, mesh) for each in rows]
+    return loss(*heard, inputs)
+
+  return objective
+
+
+def implicit_reward(
+  model: Model,
+  loss: Callable[..., Any],
+  *,
+  mesh: Mesh | None = None,
+  block: int = 512,
+) -> Objective:
+  """A language model that is itself a reward model: inputs are a Trajectory."""
+
+  def objective(params, frozen, trajectory: Trajectory):
+    del frozen
+    phi = score(model, params, trajectory, mesh=mesh, block=block)
+    return loss(phi, trajectory)
 
   return objective

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from research.training.metrics import merge
 from research.types import TrainState
 
 # (params, frozen, inputs) -> (sum, denominator, metrics)
@@ -41,7 +42,8 @@ def accumulate(
   """Returns (gradients, sum, denominator, metrics), all summed over B.
 
   Nothing is divided here: sums of sums are the same however rows are split. The
-  leading axis of every input is B and `microbatches` divides it.
+  leading axis of every input is B and `microbatches` divides it. Metrics join
+  as `metrics.add` says.
   """
 
   def one(inputs):
@@ -60,11 +62,14 @@ def accumulate(
   # Rows that lie side by side on a device stay there: split B last.
   cut = lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1)
   inputs = jax.tree.map(cut, inputs)
-  zeros = jax.tree.map(
-    lambda s: jnp.zeros(s.shape, s.dtype),
-    jax.eval_shape(one, jax.tree.map(lambda x: x[0], inputs)),
-  )
-  add = lambda sums, xs: (jax.tree.map(jnp.add, sums, one(xs)), None)
+  shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], inputs))
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+  def add(sums, xs):
+    *known, metrics = one(xs)
+    *held, told = sums
+    return (*jax.tree.map(jnp.add, held, known), merge(told, metrics)), None
+
   return jax.lax.scan(add, zeros, inputs)[0]
 
 

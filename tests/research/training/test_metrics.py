@@ -1,4 +1,5 @@
 import errno
+import itertools
 import json
 
 import jax
@@ -191,3 +192,17 @@ def test_full_disk_is_one_error_that_names_the_log(tmp_path):
     assert caught.value.filename == str(disk / "metrics.jsonl")
     metrics.repair(disk / "metrics.jsonl", 10)
     assert [line["step"] for line in _lines(disk)] == list(range(10))
+
+
+def test_extremes_stay_extremes_when_parts_are_joined():
+  """A part of which there was nothing has a denominator of 0."""
+  parts = [
+    {"ratio_min": (0.5, 1.0), "ratio_max": (2.0, 1.0), "loss": (1.0, 4.0)},
+    {"ratio_min": (np.inf, 0.0), "ratio_max": (-np.inf, 0.0)},
+    {"ratio_min": (0.7, 1.0), "ratio_max": (3.0, 1.0), "loss": (2.0, 2.0)},
+  ]
+  for order in itertools.permutations(parts):
+    means = metrics.mean(metrics.merge(*order))
+    assert means == {"ratio_min": 0.5, "ratio_max": 3.0, "loss": 0.5}
+  nothing = metrics.merge(parts[1], parts[1])
+  assert metrics.mean(nothing) == {}

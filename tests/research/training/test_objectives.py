@@ -110,15 +110,22 @@ def trained_by(name):
   """(objective, frozen, inputs) of one of the losses, eight tokens a block."""
   shape = jnp.zeros((B, T), jnp.int32)
   batch = Batch(shape, shape * 1.0, shape, shape + 1)
-  if name == "grpo":
+  if name.startswith("grpo"):
     values = shape * 1.0
     trajectory = Trajectory(
       shape, shape, shape + 1, values, values, values, shape, values, shape
     )
+    full = name == "grpo_full"  # KL over the whole vocabulary
+    terms = {"kl": "full", "beta": 0.1} if full else {}
     objective = objectives.policy_gradient(
-      WIDE, grpo.loss, temperature=1.0, block=8
+      WIDE,
+      functools.partial(grpo.loss, **terms),
+      temperature=1.0,
+      block=8,
+      reference=WIDE if full else None,
     )
-    return objective, None, (trajectory, values)
+    frozen = transformer.init(WIDE, jax.random.key(4)) if full else None
+    return objective, frozen, (trajectory, values)
   loss = functools.partial(LOSSES[name], block=8)
   if typing.get_type_hints(LOSSES[name])["signal"] is Sampled:
     return objectives.imitation(WIDE, loss), None, batch
@@ -132,7 +139,9 @@ def heard_by(kind):
 
 
 # sampled_reverse_kl's log-probabilities come with its own stage's batches.
-@pytest.mark.parametrize("name", ["grpo", "supervised", *heard_by(Dense)])
+@pytest.mark.parametrize(
+  "name", ["grpo", "grpo_full", "supervised", *heard_by(Dense)]
+)
 def test_no_trainer_makes_all_logits(name):
   objective, frozen, inputs = trained_by(name)
   params = transformer.init(WIDE, jax.random.key(3))

@@ -224,6 +224,22 @@ def render(
   return Rendered(np.array(ids, np.int32), np.array(mask, np.int8))
 
 
+def between(tokenizer: Tokenizer, said: str) -> np.ndarray:
+  """Returns the ids from behind a sampled stop token to the assistant's next.
+
+  They say `said` in the user's name. Behind them a conversation of sampled
+  tokens goes on without being tokenised anew. Raises ValueError for a template
+  that shows nothing of earlier answers: it cannot go on behind one.
+  """
+  before = {"role": "user", "content": "Ask"}
+  reply = {"role": "assistant", "content": "Reply"}
+  asked = {"role": "user", "content": said}
+  ids, mask = render(tokenizer, [before, reply, asked], generate=True)
+  if not mask.any():
+    raise ValueError("the chat template hides earlier answers: no turns behind")
+  return ids[np.flatnonzero(mask)[-1] + 1 :]
+
+
 def checked(message: Message) -> Message:
   """A message's role and content; ValueError where one is wrong."""
   role, content = message.get("role"), message.get("content")

@@ -165,11 +165,13 @@ def complete(
   new_tokens: int,
   stop: int | tuple[int, ...],
   rows: int = 256,
+  names: Sequence[int] | None = None,
   mesh: Mesh | None = None,
 ) -> list[Completion]:
-  """Returns one completion a prompt, in order; prompt `i` draws by `key, i`.
+  """Returns one completion a prompt, in order.
 
-  Prompts run in batches of `rows`, alike in length.
+  Prompt `i` draws by `key` and `names[i]`, its place by default. Prompts run in
+  batches of `rows`, alike in length.
 
   Raises:
     ValueError: a prompt is empty or, with its new tokens, over the context.
@@ -179,12 +181,12 @@ def complete(
     generate, sampling=sampling, new_tokens=new_tokens, stop=stop
   )
   order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+  called_B = np.arange(len(prompts)) if names is None else np.asarray(names)
   out: dict[int, Completion] = {}
   for start in range(0, len(order), rows):
     ids = order[start : start + rows]
     padded = sharding.place(_pad([prompts[i] for i in ids], rows), mesh)
-    spare = [len(prompts)] * (rows - len(ids))
-    keys_B = _keys(key, jnp.asarray(ids + spare, jnp.int32))
+    keys_B = _keys(key, called_B[np.array(ids + [0] * (rows - len(ids)))])
     tokens_BT, logprobs_BT, lengths_B = jax.device_get(
       run(model, params, *padded, keys_B)
     )

@@ -1,7 +1,8 @@
 """One rollout: sample a group of answers a problem, grade them, pack them."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,6 +32,26 @@ class Budget:
   rows: int
 
 
+def completer(
+  model: Model,
+  params: Any,
+  tokenizer: text.Tokenizer,
+  budget: Budget,
+  mesh: Mesh | None = None,
+) -> Callable[..., list[engine.Completion]]:
+  """Returns engine.complete of a model, wanting prompts and a key only."""
+  return functools.partial(
+    engine.complete,
+    model,
+    params,
+    sampling=budget.sampling,
+    new_tokens=budget.new_tokens,
+    stop=tokenizer.stops,
+    rows=budget.rows,
+    mesh=mesh,
+  )
+
+
 def write(
   model: Model,
   params: Any,
@@ -41,17 +62,8 @@ def write(
   mesh: Mesh | None = None,
 ) -> list[engine.Completion]:
   """Returns one completion a problem; a problem may come several times."""
-  return engine.complete(
-    model,
-    params,
-    [prompt_ids(tokenizer, problem) for problem in problems],
-    key,
-    sampling=budget.sampling,
-    new_tokens=budget.new_tokens,
-    stop=tokenizer.stops,
-    rows=budget.rows,
-    mesh=mesh,
-  )
+  prompts = [prompt_ids(tokenizer, problem) for problem in problems]
+  return completer(model, params, tokenizer, budget, mesh)(prompts, key)
 
 
 def grade(
@@ -85,21 +97,24 @@ def grade(
   return records
 
 
-def _example(
-  prompt: np.ndarray,
-  completion: engine.Completion,
+def segment(
+  tokens: np.ndarray,
+  mask: np.ndarray,
+  logprobs: np.ndarray,
   record: Mapping[str, Any],
   version: int,
 ) -> packing.Example:
-  """One sampled segment: its own values repeat on its tokens."""
-  n, m = len(prompt), len(completion.tokens)
+  """One sampled segment: its own values repeat on its tokens.
+
+  `mask` is 1 on the tokens that the policy drew, whose `logprobs` count. A
+  segment whose grading failed, its record's reward None, is masked whole.
+  """
   graded = record["reward"] is not None
-  after = lambda x: np.concatenate([np.zeros(n, np.float32), x])
-  whole = lambda x, kind: np.full(n + m, x, kind)
+  whole = lambda x, kind: np.full(len(tokens), x, kind)
   return {
-    "tokens": np.concatenate([prompt, completion.tokens]).astype(np.int32),
-    "mask": after(np.full(m, graded, np.float32)),
-    "logprobs": after(completion.logprobs.astype(np.float32)),
+    "tokens": tokens.astype(np.int32),
+    "mask": mask.astype(np.float32) * graded,
+    "logprobs": logprobs.astype(np.float32),
     "rewards": whole(record["reward"] if graded else 0, np.float32),
     "group": whole(record["group"] if graded else -1, np.int32),
     "truncated": whole(record["truncated"], np.float32),
@@ -117,19 +132,41 @@ def to_trajectory(
   multiple: int,
   version: int,
 ) -> Trajectory:
-  """Packs graded samples into rows of `length`, on the host.
+  """Packs one graded completion a problem; see `pack` and `segment`.
 
-  A record's `group` says which samples answer one prompt. The number of rows
-  is rounded up to a `multiple`, so that few shapes are ever compiled.
+  A record's `group` says which samples answer one prompt.
+  """
+  sampled = zip(problems, completions, records, strict=True)
+  examples = [
+    segment(*_behind(prompt_ids(tokenizer, problem), said), record, version)
+    for problem, said, record in sampled
+  ]
+  return pack(examples, length=length, multiple=multiple, pad=tokenizer.pad)
+
+
+def _behind(
+  prompt: np.ndarray, said: engine.Completion
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns tokens, mask and log-probs of a completion behind its prompt."""
+  none, drawn = np.zeros(len(prompt)), np.ones(len(said.tokens))
+  return (
+    np.concatenate([prompt, said.tokens]),
+    np.concatenate([none, drawn]),
+    np.concatenate([none, said.logprobs]),
+  )
+
+
+def pack(
+  examples: Sequence[packing.Example], *, length: int, multiple: int, pad: int
+) -> Trajectory:
+  """Packs segments into rows of `length`, on the host.
+
+  The number of rows is rounded up to a `multiple`, so that few shapes are ever
+  compiled.
 
   Raises:
     ValueError: a sample is longer than `length`.
   """
-  sampled = zip(problems, completions, records, strict=True)
-  examples = [
-    _example(prompt_ids(tokenizer, problem), completion, record, version)
-    for problem, completion, record in sampled
-  ]
   packed = packing.pack(examples, length)
   if packed.rejected:
     longest = max(len(e["tokens"]) for e in examples)
@@ -141,7 +178,7 @@ def to_trajectory(
   out = packing.lay_out(
     [*packed.rows, *([] for _ in range(spare))],
     length,
-    pad=tokenizer.pad,
+    pad=pad,
     shifted=("mask", "logprobs"),
   )
   fields: dict[str, Any] = {f"{name}_BT": x for name, x in out.items()}

@@ -23,11 +23,11 @@ from collections.abc import Iterator
 
 from absl import app, flags
 
+from experiments.bench import _table
 from research.grading import equality, extract
 
 _FUZZ = flags.DEFINE_integer("fuzz", 0, "How many texts to make.")
 _SEED = flags.DEFINE_integer("seed", 0, "What the mutator is seeded by.")
-_OUT = flags.DEFINE_string("out", None, "Where the Markdown goes.")
 
 FOLDER = pathlib.Path("tests/golden/grading")
 FLOOR = 5000  # gradings of plain numbers a second
@@ -201,8 +201,7 @@ def main(argv: list[str]) -> None:
   else:
     lines = speeds()
   print("\n".join(lines))
-  if _OUT.value is not None:
-    pathlib.Path(_OUT.value).write_text("\n".join(lines) + "\n")
+  _table.keep(lines)
   sys.exit(bool(broken))
 
 

@@ -13,7 +13,6 @@ the same run measured.
 
 import functools
 import importlib.util
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,11 +20,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app
 
 import kernels
+from experiments.bench import _table
 
-_OUT = flags.DEFINE_string("out", None, "Where the Markdown table goes.")
 ROUNDS = 9
 SHORTEST = 0.02  # seconds that a sample lasts at least
 PRODUCTS = {"forward": 2, "backward": 5, "both": 7}  # of [T, S] by H
@@ -323,8 +322,7 @@ def main(argv: list[str]) -> None:
   for make in lines:
     text.append(row(make(), flops, bandwidth))
     print(text[-1], flush=True)
-  if _OUT.value is not None:
-    pathlib.Path(_OUT.value).write_text("\n".join(text) + "\n")
+  _table.keep(text)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
+from experiments.bench import _table
 from research.models import hf_files, huggingface, presets, transformer
 
 _PRESET = flags.DEFINE_string("preset", "qwen2_5_1_5b", "The model's size.")
-_OUT = flags.DEFINE_string("out", None, "Where the Markdown table goes.")
 TORCH = pathlib.Path(".venv-torch/bin/python")
 # getrusage's peak is inherited from the parent that forked; VmHWM is not.
 _TELL = """
@@ -117,8 +117,7 @@ def main(argv: list[str]) -> None:
       f"{t['peak'] / size:.2f} | {t['share']:.3f} |"
     )
   print("\n".join(lines))
-  if _OUT.value is not None:
-    pathlib.Path(_OUT.value).write_text("\n".join(lines) + "\n")
+  _table.keep(lines)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from experiments import loop
+from experiments.bench import _table
 from research import sharding
 from research.losses import supervised
 from research.models import lora, presets, transformer
@@ -37,7 +38,6 @@ from research.training import objectives, optimizers
 from research.training import step as steps
 from research.types import Batch
 
-_OUT = flags.DEFINE_string("out", None, "Where the Markdown table goes.")
 _CHIP = flags.DEFINE_string("chip", None, "Print JSON for this chip alone.")
 BESIDE = pathlib.Path(__file__).parents[2] / ".venv-tpu"  # `make compilers`
 CHIPS = {  # topologies by their number of chips
@@ -207,8 +207,7 @@ def main(argv: list[str]) -> None:
   for told in itertools.chain.from_iterable(map(ask, CHIPS)):
     lines.append(row(told))
     print(lines[-1], flush=True)
-  if _OUT.value is not None:
-    pathlib.Path(_OUT.value).write_text("\n".join(lines) + "\n")
+  _table.keep(lines)
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def load(
   return lora.merge(adapted, joined)[1]
 
 
-def _read_only(
+def read_only(
   config: Any, inputs: dict[str, Any], stage: str, bits: int | None, mesh: Mesh
 ) -> Any:
   """Returns a stage's parameters in the compute dtype, or in `bits`.
@@ -191,7 +191,7 @@ def teacher(
   """
   done, bits = outputs(inputs, stage), config.teacher_bits
   if "checkpoint" not in done:
-    params = _read_only(config, inputs, stage, bits, mesh)
+    params = read_only(config, inputs, stage, bits, mesh)
     return config.run.model, params, config.run.model.vocab
   own, theirs = (
     settings.load_tokenizer(config.run),
@@ -245,17 +245,19 @@ def train(
   *,
   position: loop.Position | None = None,
   frozen: Any = None,
+  updates: int = 1,
 ) -> TrainState:
   """Trains the student of a stage's config on what `draw` gives; see `fit`.
 
+  Where a step has several `updates`, it is given a list of as many inputs.
   Adapters are saved without their base, and at the end in PEFT's format too.
   """
   mesh = make_mesh(config)
   if config.lora is not None:
-    base = _read_only(config, inputs, config.start, config.base_bits, mesh)
+    base = read_only(config, inputs, config.start, config.base_bits, mesh)
     objective, frozen = lora.over(objective), (base, frozen)
   how = config.optimizer
-  optimizer = optimizers.make(how, config.loop.steps)
+  optimizer = optimizers.make(how, config.loop.steps * updates)
   fresh, abstract = _first_state(config, inputs, optimizer, mesh, workdir.name)
   step = steps.compiled(
     objective, optimizer, clip=how.clip, microbatches=config.microbatches
@@ -265,7 +267,7 @@ def train(
     workdir,
     fresh,
     abstract,
-    step,
+    step if updates == 1 else steps.several(step),
     draw,
     position=position,
     frozen=frozen,

@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 from experiments import corpora, loop, student
 from experiments.corpora import Corpus
 from experiments.resolve import resolve
+from experiments.rollouts import Rollout, Rollouts
 from experiments.settings import Plugin, Problems, Run, Stage
-from experiments.stages.reinforce import Rollout, Rollouts
 from research import sharding
 from research.data.loader import Loader
 from research.models.config import Lora

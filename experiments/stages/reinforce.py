@@ -6,42 +6,17 @@ import pathlib
 from typing import Any, Literal
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
-from experiments import loop, pools, settings, student
+from experiments import loop, student
 from experiments.resolve import resolve
+from experiments.rollouts import Rollout, Rollouts
 from experiments.settings import Plugin, Problems, Run, Stage
 from research import sharding
-from research.models.config import Lora
-from research.sampling import rollout
-from research.sampling.sampler import Sampling
-from research.training import metrics, objectives, optimizers
+from research.models.config import Lora, Model
+from research.training import objectives, optimizers
 from research.types import TrainState, Trajectory
-
-
-@dataclasses.dataclass(frozen=True)
-class Rollout:
-  """How a step's answers are sampled: `group` to each of `problems`.
-
-  `rows` answers are sampled at a time, of at most `new_tokens` tokens, and
-  packed into rows of `length`.
-  """
-
-  problems: int
-  group: int
-  new_tokens: int
-  length: int
-  rows: int
-  temperature: float = 1.0
-
-  def __post_init__(self):
-    """Raises ValueError on counts and laws that cannot be trained on."""
-    sizes = (self.problems, self.group, self.new_tokens, self.length, self.rows)
-    if min(sizes) < 1:
-      raise ValueError(f"{self}: every count must be at least 1")
-    if self.temperature <= 0:
-      raise ValueError(
-        f"{self}: a greedy policy has no gradient; temperature must be > 0"
-      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +25,11 @@ class Config:
 
   `pool` problems are drawn once; each step takes its own of them. `algorithm`
   is a module with `advantage` and `loss`, called with `advantage` and the
-  plug-in's args. With `lora` only adapters over `start` are trained, and
-  `base_bits` may hold what is beneath them in few bits.
+  plug-in's args. `reference` is the stage of a frozen model that a KL is from.
+  A step makes `epochs` passes over its rows in `minibatches` updates each; the
+  ratio of a policy is to the "sampler" that wrote, or to the "trainer"'s own
+  scores `before` the first update. With `lora` only adapters over `start` are
+  trained, and `base_bits` may hold what is beneath them in few bits.
   """
 
   run: Run
@@ -63,105 +41,117 @@ class Config:
   advantage: dict[str, Any]
   optimizer: optimizers.Optimizer
   loop: loop.Loop
+  reference: Stage | None = None
+  epochs: int = 1
+  minibatches: int = 1
+  before: Literal["sampler", "trainer"] = "sampler"
   microbatches: int = 1
   lora: Lora | None = None
   base_bits: Literal[4, 8] | None = None
 
   def __post_init__(self):
-    """Raises ValueError on adapters over nothing."""
+    """Raises ValueError on adapters over nothing, and steps without updates."""
     student.check(self)
-
-
-class Rollouts:
-  """Graded samples of the current policy."""
-
-  def __init__(
-    self,
-    config: Any,
-    problems: Problems,
-    size: int,
-    workdir: pathlib.Path,
-    mesh: Any,
-  ):
-    """Draws a pool of `size` problems; `config.rollout` says how they go."""
-    self._config, self._workdir, self._mesh = config, workdir, mesh
-    self._tokenizer = settings.load_tokenizer(config.run)
-    self._task = resolve(problems.task)
-    self._pool = pools.pool(problems, size, config.run.seed)
-    self._check_length()
-
-  def sample(self, state: TrainState, step: int) -> tuple[Trajectory, dict]:
-    """Returns a step's trajectory and what its samples say; logs them all."""
-    cfg, run = self._config.rollout, self._config.run
-    asked = pools.of_step(self._pool, run.seed, step, cfg.problems)
-    problems = [p for p in asked for _ in range(cfg.group)]
-    completions = rollout.write(
-      student.decoder(self._config),
-      student.params(self._config, state),
-      self._tokenizer,
-      problems,
-      jax.random.fold_in(state.key, step),
-      rollout.Budget(Sampling(cfg.temperature), cfg.new_tokens, cfg.rows),
-      self._mesh,
-    )
-    graded = rollout.grade(self._task, self._tokenizer, problems, completions)
-    records = [
-      {"step": step, "group": i // cfg.group, **record}
-      for i, record in enumerate(graded)
-    ]
-    metrics.write_rollouts(self._workdir, step, records)
-    trajectory = rollout.to_trajectory(
-      self._tokenizer,
-      problems,
-      completions,
-      records,
-      length=cfg.length,
-      multiple=self._multiple(),
-      version=step,
-    )
-    seen = rollout.summarise(records)
-    return sharding.place(trajectory, self._mesh), seen
-
-  def _check_length(self) -> None:
-    cfg = self._config.rollout
-    ids = lambda problem: rollout.prompt_ids(self._tokenizer, problem)
-    longest = max(len(ids(problem)) for problem in self._pool)
-    if longest + cfg.new_tokens > cfg.length:
+    if min(self.epochs, self.minibatches) < 1:
       raise ValueError(
-        f"prompts of up to {longest} tokens and {cfg.new_tokens} new ones do "
-        f"not fit rows of {cfg.length}: raise rollout.length or lower "
-        "rollout.new_tokens"
+        f"reinforce: {self.epochs} epochs of {self.minibatches} minibatches "
+        "are no update: at least 1 of each is wanted"
       )
 
-  def _multiple(self) -> int:
-    """Rows come in eighths of the most there can be, split over all devices."""
-    cfg, mesh = self._config.rollout, self._mesh
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    least = ways * self._config.microbatches
-    eighth = -(-cfg.problems * cfg.group // 8)
-    return -(-eighth // least) * least
+
+def minibatches[T](
+  inputs: T, epochs: int, parts: int, seed: tuple[int, int]
+) -> list[T]:
+  """Returns the rows of `inputs` cut into `parts`, shuffled anew each epoch."""
+  rng = np.random.default_rng(seed)
+  rows = len(jax.tree.leaves(inputs)[0])
+  orders = [rng.permutation(rows) for _ in range(epochs)]
+  cuts = [cut for order in orders for cut in np.split(order, parts)]
+  take = lambda cut: jax.tree.map(lambda x: x[np.sort(cut)], inputs)
+  return [take(cut) for cut in cuts]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "temperature", "mesh"))
+def _score(
+  model: Model,
+  params: Any,
+  trajectory: Trajectory,
+  temperature: float,
+  mesh: Mesh,
+) -> jax.Array:
+  """Returns what a model says of a trajectory's tokens, logprobs_BT."""
+  return objectives.score(
+    model, params, trajectory, temperature=temperature, mesh=mesh
+  ).logprobs_BT
+
+
+def _reference(
+  config: Config, inputs: dict[str, Any], mesh: Mesh
+) -> tuple[Any, bool]:
+  """Returns the reference's parameters, and whether the loss hears them whole.
+
+  Raises:
+    ValueError: the whole distribution is asked for, and there is no reference.
+  """
+  full = config.algorithm.args.get("kl") == "full"
+  if config.reference is None:
+    if full:
+      raise ValueError('kl="full" is from a reference: name its stage')
+    return None, False
+  return student.read_only(config, inputs, config.reference, None, mesh), full
 
 
 def run(
   config: Config, inputs: dict[str, Any], workdir: pathlib.Path
 ) -> dict[str, Any]:
-  """Trains the policy; returns how many answers it gave."""
+  """Trains the policy; returns how many steps' answers it gave at least."""
   mesh = student.make_mesh(config)
   module = resolve(config.algorithm.name)
-  rollouts = Rollouts(config, config.problems, config.pool, workdir, mesh)
+  rollouts = Rollouts(
+    config, config.problems, config.pool, workdir, mesh, config.minibatches
+  )
+  reference, full = _reference(config, inputs, mesh)
+  law = {"temperature": config.rollout.temperature, "mesh": mesh}
+  policy = student.decoder(config)
   advantage = jax.jit(functools.partial(module.advantage, **config.advantage))
+  updates = config.epochs * config.minibatches
+
+  def told(state: TrainState, trajectory: Trajectory) -> Trajectory:
+    """The trajectory with what other models say of it."""
+    if config.before == "trainer":
+      params = student.params(config, state)
+      own_BT = _score(policy, params, trajectory, **law)
+      trajectory = dataclasses.replace(trajectory, old_logprobs_BT=own_BT)
+    if reference is not None:
+      ref_BT = _score(config.run.model, reference, trajectory, **law)
+      trajectory = dataclasses.replace(trajectory, ref_logprobs_BT=ref_BT)
+    return trajectory
 
   def draw(state: TrainState, step: int) -> tuple[Any, dict]:
     trajectory, seen = rollouts.sample(state, step)
-    return (trajectory, advantage(trajectory)), seen
+    trajectory = told(state, trajectory)
+    both = trajectory, advantage(trajectory)
+    if updates == 1:
+      return both, seen
+    seed = (config.run.seed, step)
+    parts = minibatches(both, config.epochs, config.minibatches, seed)
+    return [sharding.place(part, mesh) for part in parts], seen
 
   objective = objectives.policy_gradient(
-    student.decoder(config),
+    policy,
     functools.partial(module.loss, **config.algorithm.args),
-    temperature=config.rollout.temperature,
-    mesh=mesh,
+    **law,
+    reference=config.run.model if full else None,
   )
-  student.train(config, inputs, workdir, objective, draw)
+  student.train(
+    config,
+    inputs,
+    workdir,
+    objective,
+    draw,
+    frozen=reference if full else None,
+    updates=updates,
+  )
   cfg = config.rollout
   answers = config.loop.steps * cfg.problems * cfg.group
   return {"answers": answers, **student.adapters(config)}

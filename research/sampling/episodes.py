@@ -157,6 +157,26 @@ def answered(
   )
 
 
+def record(environment: Any, episode: Episode) -> dict[str, Any]:
+  """Returns what a person would want to read of an episode, as rollouts say it.
+
+  One whose grading failed has reward None.
+  """
+  verdict = episode.verdict
+  assert verdict is not None, "an episode that goes on has no record"
+  wrote = [m["content"] for m in episode.messages if m["role"] == "assistant"]
+  return {
+    "prompt": episode.messages[0]["content"],
+    "completion": "\n".join(wrote),
+    "messages": list(episode.messages),
+    "reward": verdict.value,
+    "verdict": verdict.kind,
+    "tokens": episode.sampled,
+    "truncated": episode.truncated,
+    "facts": environment.facts(episode.turn.state),
+  }
+
+
 def _within(episode: Episode, room: int) -> Episode:
   """The episode, truncated where it has no room for another turn."""
   full = episode.verdict is None and len(episode.tokens) > room

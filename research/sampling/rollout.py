@@ -16,6 +16,9 @@ from research.sampling.sampler import Sampling
 from research.training import metrics
 from research.types import Problem, Trajectory, Verdict
 
+# Tokens, which of them the policy drew, and their log-probs: all of one length.
+Spoken = tuple[np.ndarray, np.ndarray, np.ndarray]
+
 
 def prompt_ids(tokenizer: text.Tokenizer, problem: Problem) -> np.ndarray:
   """Returns the token ids after which the model is to answer a problem."""
@@ -122,31 +125,7 @@ def segment(
   }
 
 
-def to_trajectory(
-  tokenizer: text.Tokenizer,
-  problems: Sequence[Problem],
-  completions: Sequence[engine.Completion],
-  records: Sequence[Mapping[str, Any]],
-  *,
-  length: int,
-  multiple: int,
-  version: int,
-) -> Trajectory:
-  """Packs one graded completion a problem; see `pack` and `segment`.
-
-  A record's `group` says which samples answer one prompt.
-  """
-  sampled = zip(problems, completions, records, strict=True)
-  examples = [
-    segment(*_behind(prompt_ids(tokenizer, problem), said), record, version)
-    for problem, said, record in sampled
-  ]
-  return pack(examples, length=length, multiple=multiple, pad=tokenizer.pad)
-
-
-def _behind(
-  prompt: np.ndarray, said: engine.Completion
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def behind(prompt: np.ndarray, said: engine.Completion) -> Spoken:
   """Returns tokens, mask and log-probs of a completion behind its prompt."""
   none, drawn = np.zeros(len(prompt)), np.ones(len(said.tokens))
   return (

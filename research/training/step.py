@@ -1,7 +1,7 @@
 """The one train step: pretraining, distillation and policy gradient alike."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -119,6 +119,24 @@ def _divided(
   norm = optax.tree.norm(grads) / divisor
   scale = jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-12)) / divisor
   return jax.tree.map(lambda g: g * scale, grads), norm
+
+
+def several(
+  step: Callable[[TrainState, Any], tuple[TrainState, dict]],
+) -> Callable[[TrainState, Sequence[Any]], tuple[TrainState, dict]]:
+  """Returns a step over a list of inputs: an update each, counted as one step.
+
+  Means are over all updates; `metrics.merge` says what becomes of extremes.
+  """
+
+  def whole(state, many):
+    number, told = state.step + 1, {}
+    for inputs in many:
+      state, metrics = step(state, inputs)
+      told = merge(told, metrics)
+    return dataclasses.replace(state, step=number), told
+
+  return whole
 
 
 def jitted(

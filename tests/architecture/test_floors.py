@@ -7,7 +7,15 @@ import sys
 import pytest
 
 STANDARD = set(sys.stdlib_module_names)
-PLUGINS = ("losses", "algorithms", "tasks", "search")
+PLUGINS = (
+  "losses",
+  "algorithms",
+  "preferences",
+  "reward_models",
+  "environments",
+  "tasks",
+  "search",
+)
 
 
 def imported(path, source):

@@ -49,7 +49,7 @@ def test_what_is_frozen_is_never_widened(opened, monkeypatch, dtype, bits):
   held, load = [], huggingface.load
   spied = lambda *a, **k: held.append(load(*a, **k)) or held[-1]
   monkeypatch.setattr(huggingface, "load", spied)
-  found = student._read_only(config, inputs, "base", bits, MESH)
+  found = student.read_only(config, inputs, "base", bits, MESH)
   for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
     np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
     assert x.dtype == y.dtype or x.size <= MODEL.width * MODEL.layers
@@ -69,8 +69,8 @@ def test_a_folder_that_changed_is_refused(opened, tmp_path):
   config, inputs = opened("float32")
   before = student.load(config, inputs, "base", MESH)
   change(tmp_path / "x", -1)
-  for read in (student.load, student._read_only):
-    extra = (None, MESH) if read is student._read_only else (MESH,)
+  for read in (student.load, student.read_only):
+    extra = (None, MESH) if read is student.read_only else (MESH,)
     with pytest.raises(ValueError, match=r"x has changed since this run"):
       read(config, inputs, "base", *extra)
   with pytest.raises(ValueError, match=r"x has changed since this run"):

@@ -35,19 +35,22 @@ def task(verdicts):
 RIGHT, WRONG = Verdict("correct", 1.0), Verdict("wrong", 0.0)
 
 
+def packed(problems, completions, records, version, **shape):
+  prompts = [rollout.prompt_ids(TOKENIZER, p) for p in problems]
+  pairs = zip(prompts, completions, strict=True)
+  spoken = [rollout.behind(*pair) for pair in pairs]
+  examples = [
+    rollout.segment(*said, record, version)
+    for said, record in zip(spoken, records, strict=True)
+  ]
+  return rollout.pack(examples, pad=TOKENIZER.pad, **shape)
+
+
 def sampled(verdicts, completions):
   problems = [PROBLEMS[i // 2] for i in range(len(completions))]
   records = rollout.grade(task(verdicts), TOKENIZER, problems, completions)
   records = [r | {"group": i // 2} for i, r in enumerate(records)]
-  trajectory = rollout.to_trajectory(
-    TOKENIZER,
-    problems,
-    completions,
-    records,
-    length=16,
-    multiple=4,
-    version=3,
-  )
+  trajectory = packed(problems, completions, records, 3, length=16, multiple=4)
   return records, trajectory
 
 
@@ -140,15 +143,7 @@ def test_on_policy_ratios_are_one(temperature):
   )
   records = rollout.grade(task([RIGHT] * 6), TOKENIZER, problems, completions)
   records = [r | {"group": i} for i, r in enumerate(records)]
-  out = rollout.to_trajectory(
-    TOKENIZER,
-    problems,
-    completions,
-    records,
-    length=40,
-    multiple=2,
-    version=0,
-  )
+  out = packed(problems, completions, records, 0, length=40, multiple=2)
   hidden, _, _ = transformer.apply(
     model, params, out.tokens_BT, out.positions_BT, out.segments_BT
   )

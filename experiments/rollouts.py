@@ -1,0 +1,195 @@
+"""Rollouts for stages that train on them: sampled, graded, logged, packed."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from experiments import pools, settings, student
+from experiments.resolve import resolve
+from experiments.settings import Problems
+from research import groups, sharding
+from research.data import packing
+from research.sampling import episodes, rollout
+from research.sampling.sampler import Sampling
+from research.training import metrics
+from research.types import Problem, TrainState, Trajectory
+
+Records = list[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+  """How a step's answers are sampled: `group` to each of `problems`.
+
+  `rows` answers are sampled at a time, of at most `new_tokens` tokens, and
+  packed into rows of `length`. With `refills` only groups whose rewards differ
+  are kept, and so often at most others are drawn in the place of the rest
+  (DAPO's dynamic sampling). With `turns` the task is an environment, and an
+  episode has so many turns of the policy within `length` tokens.
+  """
+
+  problems: int
+  group: int
+  new_tokens: int
+  length: int
+  rows: int
+  temperature: float = 1.0
+  refills: int | None = None
+  turns: int | None = None
+
+  def __post_init__(self):
+    """Raises ValueError on counts and laws that cannot be trained on."""
+    sizes = (self.problems, self.group, self.new_tokens, self.length, self.rows)
+    if min(*sizes, 1 if self.turns is None else self.turns) < 1:
+      raise ValueError(f"{self}: every count must be at least 1")
+    if self.refills is not None and self.refills < 0:
+      raise ValueError(f"{self}: refills must be at least 0, or None")
+    if self.temperature <= 0:
+      raise ValueError(
+        f"{self}: a greedy policy has no gradient; temperature must be > 0"
+      )
+
+
+class Rollouts:
+  """Graded samples of the current policy."""
+
+  def __init__(
+    self,
+    config: Any,
+    problems: Problems,
+    size: int,
+    workdir: pathlib.Path,
+    mesh: Any,
+    parts: int = 1,
+  ):
+    """Draws a pool of `size` problems; `config.rollout` says how they go.
+
+    The rows of a step can be cut into `parts`, of whole microbatches each.
+    """
+    self._parts = parts
+    self._config, self._workdir, self._mesh = config, workdir, mesh
+    self._tokenizer = settings.load_tokenizer(config.run)
+    self._task = resolve(problems.task)
+    self._pool = pools.pool(problems, size, config.run.seed)
+    self._check_length()
+
+  def sample(self, state: TrainState, step: int) -> tuple[Trajectory, dict]:
+    """Returns a step's trajectory and what its samples say; logs them all.
+
+    Raises:
+      ValueError: after all refills no group is left to learn from.
+    """
+    cfg = self._config.rollout
+    rounds = 1 + (cfg.refills or 0)
+    records: Records = []
+    kept: list[packing.Example] = []
+    for number in range(rounds):
+      told, examples = self._draw(state, step, step * rounds + number, number)
+      records += told
+      kept += _varied(told, examples) if cfg.refills is not None else examples
+      if len(kept) >= cfg.problems * cfg.group:
+        break
+    metrics.write_rollouts(self._workdir, step, records)
+    if not kept:
+      raise ValueError(
+        f"step {step}: the answers of all {rounds * cfg.problems} groups earn "
+        "the same: take easier or harder problems, or larger groups"
+      )
+    return self._packed(kept), self._seen(records, len(kept))
+
+  def _draw(
+    self, state: TrainState, step: int, number: int, turn: int
+  ) -> tuple[Records, list[packing.Example]]:
+    """Returns one draw of all groups: a record and a segment each sample."""
+    cfg, run = self._config.rollout, self._config.run
+    asked = pools.of_step(self._pool, run.seed, number, cfg.problems)
+    problems = [p for p in asked for _ in range(cfg.group)]
+    told, spoken = self._answer(state, problems, number)
+    first = turn * cfg.problems
+    records = [
+      {"step": step, "group": first + i // cfg.group, **record}
+      for i, record in enumerate(told)
+    ]
+    pairs = zip(spoken, records, strict=True)
+    return records, [rollout.segment(*s, r, step) for s, r in pairs]
+
+  def _answer(
+    self, state: TrainState, problems: Sequence[Problem], number: int
+  ) -> tuple[Records, list[rollout.Spoken]]:
+    """Returns what was graded of the policy's answers, and their tokens."""
+    cfg = self._config.rollout
+    key = jax.random.fold_in(state.key, number)
+    complete = rollout.completer(
+      student.decoder(self._config),
+      student.params(self._config, state),
+      self._tokenizer,
+      rollout.Budget(Sampling(cfg.temperature), cfg.new_tokens, cfg.rows),
+      self._mesh,
+    )
+    if cfg.turns is None:
+      prompts = [rollout.prompt_ids(self._tokenizer, p) for p in problems]
+      said = complete(prompts, key)
+      told = rollout.grade(self._task, self._tokenizer, problems, said)
+      pairs = zip(prompts, said, strict=True)
+      return told, [rollout.behind(*pair) for pair in pairs]
+    limits = episodes.Limits(cfg.turns, cfg.new_tokens, cfg.length)
+    seed = number * len(problems)
+    played = episodes.play(
+      complete, self._tokenizer, self._task, problems, key, limits, seed
+    )
+    told = [episodes.record(self._task, episode) for episode in played]
+    return told, [(e.tokens, e.mask, e.logprobs) for e in played]
+
+  def _packed(self, kept: list[packing.Example]) -> Trajectory:
+    cfg = self._config.rollout
+    trajectory = rollout.pack(
+      kept[: cfg.problems * cfg.group],
+      length=cfg.length,
+      multiple=self._multiple(),
+      pad=self._tokenizer.pad,
+    )
+    return sharding.place(trajectory, self._mesh)
+
+  def _seen(self, records: Records, kept: int) -> dict:
+    """Returns what all samples say of the policy, and which share is kept."""
+    seen = rollout.summarise(records)
+    if self._config.rollout.refills is not None:
+      seen["kept"] = (float(kept), float(len(records)))
+    return seen
+
+  def _check_length(self) -> None:
+    cfg = self._config.rollout
+    ids = lambda problem: rollout.prompt_ids(self._tokenizer, problem)
+    longest = max(len(ids(problem)) for problem in self._pool)
+    if longest + cfg.new_tokens > cfg.length:
+      raise ValueError(
+        f"prompts of up to {longest} tokens and {cfg.new_tokens} new ones do "
+        f"not fit rows of {cfg.length}: raise rollout.length or lower "
+        "rollout.new_tokens"
+      )
+
+  def _multiple(self) -> int:
+    """Rows come in eighths of the most there can be, split over all devices."""
+    cfg, mesh = self._config.rollout, self._mesh
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    least = ways * self._config.microbatches * self._parts
+    eighth = -(-cfg.problems * cfg.group // 8)
+    return -(-eighth // least) * least
+
+
+def _varied(
+  records: Records, examples: list[packing.Example]
+) -> list[packing.Example]:
+  """Returns the samples of groups whose rewards differ, whole groups alone.
+
+  What was not graded moves no other sample, and goes with its group.
+  """
+  graded = [r for r in records if r["reward"] is not None]
+  rewards, ids = ([r[name] for r in graded] for name in ("reward", "group"))
+  flags = groups.varied(rewards, ids)
+  live = {i for i, flag in zip(ids, flags, strict=True) if flag}
+  pairs = zip(records, examples, strict=True)
+  return [example for record, example in pairs if record["group"] in live]

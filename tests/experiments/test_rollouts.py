@@ -1,0 +1,250 @@
+"""What a step learns from: refills, minibatches, references, episodes."""
+
+import itertools
+import json
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import rollouts, run, student
+from experiments.stages import reinforce
+from research.models import transformer
+from research.sampling import engine, rollout
+from research.types import TrainState, Trajectory, Verdict
+from tests.experiments import tiny
+
+CALC = "research.environments.calculator"
+
+
+def config(**changes):
+  """The tiny run's reinforced stage, from an untrained student."""
+  c = tiny.get_config().to_dict()
+  for name in ("distilled", "polished", "climbed", "evaluate"):
+    del c[name]
+  c["stages"] = ("annotate", "answer_only", "reinforced")
+  c["answer_only"]["loop"] |= {"steps": 2}
+  about = c["reinforced"] | {"start": "answer_only"}
+  about["rollout"] = about["rollout"] | changes.pop("rollout", {})
+  c["reinforced"] = about | changes
+  return c
+
+
+def built(**changes):
+  return run.plan(config(**changes))["reinforced"][1]
+
+
+@pytest.fixture
+def state():
+  model = built().run.model
+  params = transformer.init(model, jax.random.key(0))
+  return TrainState(0, params, None, jax.random.key(1))
+
+
+def sampler(tmp_path, grader=None, **changes):
+  """Rollouts of a stage, graded by a function of the sample's number."""
+  cfg = built(**changes)
+  mesh = student.make_mesh(cfg)
+  made = rollouts.Rollouts(
+    cfg, cfg.problems, cfg.pool, tmp_path, mesh, cfg.minibatches
+  )
+  if grader is not None:
+    count = itertools.count()
+    reward = lambda problem, text: grader(next(count))
+    made._task = types.SimpleNamespace(reward=reward)
+  return made, cfg
+
+
+def points(value):
+  return Verdict("wrong", float(value))
+
+
+def groups_of(trajectory):
+  live = np.asarray(trajectory.segments_BT) > 0
+  return sorted(set(np.asarray(trajectory.group_BT)[live].tolist()))
+
+
+def test_only_groups_that_differ_are_kept(tmp_path, state):
+  """Four groups of four: in the second draw the third and fourth differ."""
+  many = {"refills": 1, "problems": 4}
+  cfg = built(rollout=many).rollout
+  size = cfg.problems * cfg.group
+  wanted = {0: 1.0, size + 2 * cfg.group: 1.0, size + 3 * cfg.group + 1: 1.0}
+  grader = lambda i: points(wanted.get(i, 0.0))
+  made, _ = sampler(tmp_path, grader, rollout=many)
+  trajectory, seen = made.sample(state, 0)
+  assert groups_of(trajectory) == [0, 6, 7]
+  assert seen["kept"] == (3.0 * cfg.group, 2.0 * size)
+  lines = [
+    json.loads(line)
+    for path in (tmp_path / "rollouts").iterdir()
+    for line in path.read_text().splitlines()
+  ]
+  assert len(lines) == 2 * size  # all are logged, kept or not
+
+
+def test_enough_groups_need_no_refill(tmp_path, state):
+  made, cfg = sampler(tmp_path, lambda i: points(i), rollout={"refills": 3})
+  trajectory, seen = made.sample(state, 0)
+  assert groups_of(trajectory) == list(range(cfg.rollout.problems))
+  assert seen["kept"][0] == seen["kept"][1]
+
+
+def test_alike_after_all_refills_is_an_error(tmp_path, state):
+  made, _ = sampler(tmp_path, lambda i: points(1), rollout={"refills": 2})
+  with pytest.raises(ValueError, match="earn the same"):
+    made.sample(state, 0)
+
+
+def test_what_was_not_graded_goes_with_its_group(tmp_path, state):
+  """It is kept and masked, and neither makes nor breaks a group."""
+  group = built().rollout.group
+  told = {0: Verdict("error", None), 1: points(1)}
+  grader = lambda i: told.get(i, points(0))
+  made, _ = sampler(tmp_path, grader, rollout={"refills": 0})
+  trajectory, seen = made.sample(state, 0)
+  assert seen["kept"][0] == group
+  ids = np.asarray(trajectory.group_BT)
+  masked = (ids == -1) & (np.asarray(trajectory.segments_BT) > 0)
+  assert masked.any() and not np.asarray(trajectory.mask_BT)[masked].any()
+
+
+def test_without_refills_all_is_kept(tmp_path, state):
+  made, cfg = sampler(tmp_path, lambda i: points(1))
+  trajectory, seen = made.sample(state, 0)
+  assert groups_of(trajectory) == list(range(cfg.rollout.problems))
+  assert "kept" not in seen
+
+
+def test_minibatches_are_each_row_once_an_epoch():
+  rows = np.arange(12).reshape(12, 1)
+  parts = reinforce.minibatches({"x": rows}, 3, 4, (0, 5))
+  assert len(parts) == 12 and {len(p["x"]) for p in parts} == {3}
+  epochs = [
+    np.concatenate([p["x"] for p in parts[i : i + 4]]).ravel().tolist()
+    for i in (0, 4, 8)
+  ]
+  assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
+  assert epochs[0] != epochs[1] != epochs[2]
+  again = reinforce.minibatches({"x": rows}, 3, 4, (0, 5))
+  assert all(
+    np.array_equal(a["x"], b["x"]) for a, b in zip(parts, again, strict=True)
+  )
+
+
+@pytest.mark.parametrize("field", ["epochs", "minibatches"])
+def test_a_step_without_updates(field):
+  with pytest.raises(ValueError, match="are no update"):
+    built(**{field: 0})
+
+
+@pytest.mark.parametrize(
+  "wrong", [{"refills": -1}, {"turns": 0}, {"temperature": 0.0}]
+)
+def test_rollouts_that_cannot_be(wrong):
+  with pytest.raises(ValueError, match=r"at least|must be > 0"):
+    built(rollout=wrong)
+
+
+def test_an_environment_is_played(tmp_path, state):
+  problems = {"task": CALC, "split": "train", "args": {}}
+  limits = {"turns": 2, "length": 96, "new_tokens": 12}
+  made, cfg = sampler(tmp_path, problems=problems, rollout=limits)
+  trajectory, seen = made.sample(state, 0)
+  assert isinstance(trajectory, Trajectory)
+  assert groups_of(trajectory) == list(range(cfg.rollout.problems))
+  assert seen["reward"][1] == cfg.rollout.problems * cfg.rollout.group
+  path = next((tmp_path / "rollouts").iterdir())
+  record = json.loads(path.read_text().splitlines()[0])
+  assert record["facts"].keys() == {"calls", "failed"}
+  assert record["messages"][0] == {"role": "user", "content": record["prompt"]}
+
+
+def test_a_sample_is_spoken_as_it_is_packed():
+  said = engine.Completion(np.array([7, 8]), np.array([-1.0, -2]), True)
+  tokens, mask, logprobs = rollout.behind(np.array([5]), said)
+  assert tokens.tolist() == [5, 7, 8] and mask.tolist() == [0, 1, 1]
+  assert logprobs.tolist() == [0, -1, -2]
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+  """A student of two steps, as a later stage is told of it."""
+  folder = tmp_path_factory.mktemp("run") / "answer_only"
+  corpus = folder.parent / "answers.jsonl"
+  record = {"prompt": "3a+4", "completion": "#### 7"}
+  corpus.write_text(json.dumps(record) + "\n")
+  c = config()
+  c["answer_only"]["corpora"] = [{"path": str(corpus)}]
+  module, cfg = run.plan(c)["answer_only"]
+  folder.mkdir()
+  module.run(cfg, {}, folder)
+  return {"answer_only": {"folder": str(folder)}}
+
+
+WHOLE = {
+  "reference": "answer_only",
+  "epochs": 2,
+  "minibatches": 2,
+  "before": "trainer",
+  "advantage": {"normalize": False, "beta": 0.01},
+  "algorithm": {
+    "name": "research.algorithms.grpo",
+    "args": {"beta": 0.1, "kl": "k3_weighted", "cap": 2.0},
+  },
+  "loop": {"steps": 4, "save_every": 2, "keep": 2, "best": None},
+}
+
+
+def trained(folder, started, **changes):
+  """Reinforces; returns what each step said, and the last parameters."""
+  module, cfg = run.plan(config(**(WHOLE | changes)))["reinforced"]
+  folder = folder / "reinforced"  # a stage's name is in its keys
+  folder.mkdir(parents=True, exist_ok=True)
+  module.run(cfg, started, folder)
+  lines = (folder / "metrics.jsonl").read_text().splitlines()
+  done = {"reinforced": {"folder": str(folder)}}
+  params = student.load(cfg, done, "reinforced", student.make_mesh(cfg))
+  return [json.loads(line) for line in lines], jax.device_get(params)
+
+
+def test_several_updates_a_step_resume_to_the_bit(
+  tmp_path, started, monkeypatch
+):
+  told, params = trained(tmp_path / "whole", started)
+  assert [line["step"] for line in told] == [0, 1, 2, 3]
+  # The first of four updates is on-policy; those behind it move the ratio.
+  assert told[0]["ratio_min"] < 1 < told[0]["ratio_max"]
+  assert told[0]["kl"] >= 0
+  sample, count = rollouts.Rollouts.sample, itertools.count()
+
+  def cut(self, state, step):
+    if next(count) == 3:
+      raise KeyboardInterrupt
+    return sample(self, state, step)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(rollouts.Rollouts, "sample", cut)
+    with pytest.raises(KeyboardInterrupt):
+      trained(tmp_path / "cut", started)
+  again, same = trained(tmp_path / "cut", started)
+  assert again == told
+  jax.tree.map(np.testing.assert_array_equal, params, same)
+
+
+def test_a_penalty_holds_the_policy(tmp_path, started):
+  """Far from nothing, beta moves the update; kl is that of whole answers."""
+  free, params = trained(tmp_path / "free", started)
+  args = {"beta": 10.0, "kl": "full"}
+  heavy = {"name": "research.algorithms.grpo", "args": args}
+  held, others = trained(tmp_path / "held", started, algorithm=heavy)
+  assert free[-1]["kl"] != held[-1]["kl"]
+  leaves = zip(*map(jax.tree.leaves, (params, others)), strict=True)
+  assert any(not np.array_equal(*pair) for pair in leaves)
+
+
+def test_the_whole_divergence_wants_a_reference(tmp_path, started):
+  args = {"name": "research.algorithms.grpo", "args": {"kl": "full"}}
+  with pytest.raises(ValueError, match="name its stage"):
+    trained(tmp_path / "none", started, algorithm=args, reference=None)

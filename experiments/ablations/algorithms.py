@@ -1,0 +1,105 @@
+"""Policy-gradient algorithms from one weak start, at equal sampled answers.
+
+A student of 0.6 M has read right answers to countdown problems, without any
+working, and names an expression of the right numbers that rarely makes the
+target. Each algorithm then samples as many answers to as many problems, with
+one learning rate and two epochs of two minibatches a step, so that ratios
+leave 1 and clips bite.
+
+Hypotheses. H1 Every algorithm that is told the truth beats its start:
+            x - start > 0.05.
+            H2 Baselines and groups matter more than clips: no two of grpo,
+            dr_grpo, dapo, gspo, cispo and rloo differ by more than 0.05.
+            H3 The control, grpo paid by a coin, gains nothing: coin - start is
+            within 0.03 of 0.
+Command.  python -m experiments.seeds --workdir=runs/algorithms --seeds=0,1,2 \
+            --config=experiments/ablations/algorithms.py \
+            --out=experiments/results/reinforcement/algorithms.md
+Expected. experiments/results/reinforcement.md.
+Source.   The papers of research/algorithms. PPO and PRIME, which want a second
+          model beside the policy, are not among them.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.configs import _pair
+
+COUNTDOWN = "research.tasks.countdown"
+COIN = "experiments.ablations._coin"
+STEPS, WARM, LENGTH, NEW_TOKENS = 60, 300, 64, 20
+CONSTANT = {"length": NEW_TOKENS}
+ALGORITHMS: dict[str, tuple[str, dict[str, Any]]] = {
+  "reinforce": ("reinforce", {}),
+  "rloo": ("rloo", {}),
+  "grpo": ("grpo", {}),
+  "dr_grpo": ("dr_grpo", CONSTANT),
+  "dapo": ("dapo", {}),
+  "gspo": ("gspo", {"clip_low": 0.2, "clip_high": 0.2}),
+  "cispo": ("cispo", {}),
+  "expert": ("expert_iteration", {}),
+  "coin": ("grpo", {}),
+}
+
+
+def problems(split, task=COUNTDOWN):
+  """Three numbers and a target."""
+  return {"task": task, "split": split, "args": {"largest": 12}}
+
+
+def reinforce(name, test):
+  """A student of one algorithm from the weak start."""
+  algorithm, args = ALGORITHMS[name]
+  task = COIN if name == "coin" else COUNTDOWN
+  return {
+    "stage": "experiments.stages.reinforce",
+    "start": "start",
+    "problems": problems("train", task),
+    "pool": 16 if test else 4000,
+    "rollout": {
+      "problems": 2 if test else 32,
+      "group": 4 if test else 8,
+      "new_tokens": NEW_TOKENS,
+      "length": LENGTH,
+      "rows": 8 if test else 256,
+    },
+    "algorithm": {"name": f"research.algorithms.{algorithm}", "args": args},
+    "advantage": {},
+    "epochs": 2,
+    "minibatches": 2,
+    "optimizer": {"learning_rate": 1e-4, "schedule": "constant"},
+    "loop": {"steps": 2 if test else STEPS, "save_every": 20},
+  }
+
+
+def evaluate(test):
+  """All students, and what sampling finds in the one they began from."""
+  suite = {"prefix": "", "problems": problems("test")}
+  suite |= {"count": 8 if test else 512, "new_tokens": NEW_TOKENS}
+  against = [(name, "start") for name in ALGORITHMS]
+  return {
+    "stage": "experiments.stages.evaluate",
+    "students": ("start", *ALGORITHMS),
+    "suites": [suite],
+    "samples": 2 if test else 8,
+    "ks": [1, 2] if test else [1, 8],
+    "pairs": [*against, ("grpo", "coin"), ("dr_grpo", "grpo")],
+    "rows": 16 if test else 512,
+  }
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """Returns the comparison; "test" shrinks it to seconds."""
+  test = arg == "test"
+  config = _pair.base(arg)
+  answers = {"{annotate}/answers.jsonl": 1.0}
+  stages = {
+    "annotate": _pair.annotate(test, problems=problems("train")),
+    "start": _pair.distill(answers, WARM, test, length=LENGTH),
+    **{name: reinforce(name, test) for name in ALGORITHMS},
+    "evaluate": evaluate(test),
+  }
+  config.update(stages)
+  config.stages = tuple(stages)
+  return config

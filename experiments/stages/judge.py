@@ -8,26 +8,23 @@ import dataclasses
 import functools
 import pathlib
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments import loop, pools, settings, student
+from experiments import loop, pools, samples, settings, student
 from experiments.resolve import resolve
 from experiments.settings import Plugin, Problems, Run, Stage
-from experiments.stages import pair
 from research import scoring, sharding
 from research.data import packing, text
-from research.evaluation import intervals
+from research.evaluation import intervals, ranking
 from research.models import transformer
 from research.training import objectives, optimizers
 from research.training import step as steps
 from research.types import Policy, Problem, Steps, TrainState, Trajectory
-
-RESAMPLES = 2_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +162,7 @@ def _read(
   asked = pools.pool(config.problems, config.count, config.run.seed)
   problems = {problem.meta["key"]: problem for problem in asked}
   held = set(list(problems)[-config.held_out :])
-  sampled, unread = pair.texts(config.samples, inputs, problems)
+  sampled, unread = samples.read(config.samples, inputs, problems)
   sides, left = ([], []), {"unread": unread, "ungraded": 0, "too_long": 0}
   answers = [(key, x.strip()) for key, said in sampled.items() for x in said]
   for key, said in answers:
@@ -214,33 +211,6 @@ def _begin(
   make = jax.jit(first, out_shardings=at)
   begun = lambda: make(student.load(config, inputs, config.start, mesh))
   return begun, jax.tree.map(place, shapes, at)
-
-
-def auc(
-  found: Mapping[str, Sequence[tuple[float, float]]], *, seed: int
-) -> intervals.Interval:
-  """Returns how often what is right scores above what is wrong; ties are half.
-
-  `found` has (score, label) by problem, and the 95 % interval is a bootstrap
-  over problems.
-  """
-  pairs = [(i, *x) for i, key in enumerate(found) for x in found[key]]
-  of, scores, labels = (np.array(x) for x in zip(*pairs, strict=True))
-  right, wrong = labels > 0.5, labels <= 0.5
-  above = np.sign(scores[right][:, None] - scores[wrong][None]) / 2 + 0.5
-  n = len(found)
-  won, met = np.zeros((n, n)), np.zeros((n, n))
-  both = of[right][:, None], of[wrong][None]
-  np.add.at(won, both, above)
-  np.add.at(met, both, 1.0)
-  rng = np.random.default_rng(seed)
-  drawn = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(float)
-  part = lambda x: np.sum(drawn @ x * drawn, axis=1)
-  told = part(met)
-  means = part(won)[told > 0] / told[told > 0]
-  low, high = np.quantile(means, (0.025, 0.975))
-  mean = float(won.sum() / met.sum())
-  return intervals.Interval(mean=mean, low=float(low), high=float(high), n=n)
 
 
 def _measure(
@@ -305,7 +275,7 @@ def run(
   common = np.mean([y for x in found.values() for _, y in x])
   summary = {
     f"{name}/accuracy": intervals.proportion(right, seed=seed),
-    f"{name}/auc": auc(found, seed=seed),
+    f"{name}/auc": ranking.auc(found, seed=seed),
   }
   counts = {"trained_on": len(taught), "held_out": len(held), **left}
   majority = float(max(common, 1 - common))

@@ -7,11 +7,9 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from experiments import files, pools, settings
+from experiments import files, pools, samples, settings
 from experiments.resolve import resolve
 from experiments.settings import Problems, Run
-from research.annotation import gates
-from research.data import jsonl
 from research.types import Problem
 
 # CogPO's classes (2504.09802), each with what is (preferred, not) in it.
@@ -89,7 +87,7 @@ def _graded(
 
 
 def pairs(
-  config: Config, samples: Sequence[Sample]
+  config: Config, graded: Sequence[Sample]
 ) -> list[tuple[str, Sample, Sample]]:
   """Returns (gap, chosen, rejected) of one problem's samples.
 
@@ -97,7 +95,7 @@ def pairs(
   """
   found = []
   for gap in dict.fromkeys(config.gaps):
-    better, worse = ([s for s in samples if s.kind == k] for k in GAPS[gap])
+    better, worse = ([s for s in graded if s.kind == k] for k in GAPS[gap])
     best_first = sorted(better, key=lambda s: -s.score)
     worst_first = sorted(worse, key=lambda s: s.score)
     met = zip(best_first, worst_first, strict=False)
@@ -107,32 +105,6 @@ def pairs(
       if a.score - b.score >= config.margin
     ]
   return found
-
-
-def texts(
-  paths: Sequence[str], inputs: dict[str, Any], known: Mapping[str, Problem]
-) -> tuple[dict[str, dict[str, bool]], int]:
-  """Returns by key each text once, and how many samples cannot be read.
-
-  A text is True where it is in the first of the files.
-
-  Raises:
-    ValueError: a sample is of another problem.
-  """
-  found, unread = collections.defaultdict(dict), 0
-  for i, path in enumerate(paths):
-    for place, record in jsonl.lines(files.located(path, inputs)):
-      key, text = jsonl.field(record, "key", place), record.get("completion")
-      if key not in known:
-        raise ValueError(
-          f"{place}: {key!r} is none of the {len(known)} problems: set "
-          "problems and count as where they were sampled"
-        )
-      if not isinstance(text, str) or gates.fault(text):
-        unread += 1
-      else:
-        found[key].setdefault(text, i == 0)
-  return found, unread
 
 
 def run(
@@ -149,18 +121,18 @@ def run(
   asked = pools.pool(config.problems, config.count, config.run.seed)
   problems = {problem.meta["key"]: problem for problem in asked}
   paths = (config.suited, *config.others)
-  sampled, unread = texts(paths, inputs, problems)
+  sampled, unread = samples.read(paths, inputs, problems)
   tokenizer = settings.load_tokenizer(config.run)
   price = lambda text: config.cost * len(tokenizer.encode(text))
   rows, told = [], collections.Counter(unread=unread, ungraded=0, one_kind=0)
   for key, said in sampled.items():
-    samples = _graded(task, problems[key], said, price)
-    told["ungraded"] += len(said) - len(samples)
-    told["one_kind"] += len({s.kind == "wrong" for s in samples}) < 2
+    graded = _graded(task, problems[key], said, price)
+    told["ungraded"] += len(said) - len(graded)
+    told["one_kind"] += len({s.kind == "wrong" for s in graded}) < 2
     rows += [
       {"prompt": problems[key].prompt, "key": key, "gap": gap}
       | {"chosen": chosen.text, "rejected": rejected.text}
-      for gap, chosen, rejected in pairs(config, samples)
+      for gap, chosen, rejected in pairs(config, graded)
     ]
   by_gap = collections.Counter(row["gap"] for row in rows)
   counts = {"asked": len(problems), "sampled": len(sampled), **told} | {

@@ -185,17 +185,6 @@ def test_what_a_loss_hears():
   assert rows.labels_BT[ends_BT > 0].tolist() == [1, 0]
 
 
-def test_auc_by_hand():
-  found = {"a": [(3.0, 1), (1.0, 0)], "b": [(2.0, 1), (2.0, 0), (4.0, 0)]}
-  told = judge.auc(found, seed=0)
-  # 3 over 1, 2, 4 and 2 over 1, 2, 4: two won, one; one won, one tied
-  assert told["mean"] == pytest.approx((2 + 1.5) / 6) and told["n"] == 2
-  # of one problem alone the AUC is 1, or that of b
-  assert (told["low"], told["high"]) == (0.25, 1.0)
-  turned = {k: [(-s, y) for s, y in x] for k, x in found.items()}
-  assert judge.auc(turned, seed=0)["mean"] == pytest.approx(1 - 3.5 / 6)
-
-
 SIGHTS = [
   ("inputs", {"seed": 1}),
   ("inputs", {"samples": ["{annotate}/traces.jsonl", "{annotate}/more.jsonl"]}),

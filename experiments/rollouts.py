@@ -3,14 +3,15 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from experiments import pools, settings, student
 from experiments.resolve import resolve
 from experiments.settings import Problems
-from research import groups, sharding
+from research import groups, sharding, splits
 from research.data import packing
 from research.sampling import episodes, rollout
 from research.sampling.sampler import Sampling
@@ -25,10 +26,12 @@ class Rollout:
   """How a step's answers are sampled: `group` to each of `problems`.
 
   `rows` answers are sampled at a time, of at most `new_tokens` tokens, and
-  packed into rows of `length`. With `refills` only groups whose rewards differ
-  are kept, and so often at most others are drawn in the place of the rest
-  (DAPO's dynamic sampling). With `turns` the task is an environment, and an
-  episode has so many turns of the policy within `length` tokens.
+  packed into rows of `length`. One that is cut off is graded like any, or earns
+  zero, or is masked like one whose grading failed. With `refills` only groups
+  whose rewards differ are kept, and so often at most others are drawn in the
+  place of the rest (DAPO's dynamic sampling). With `turns` the task is an
+  environment, and an episode has so many turns of the policy within `length`
+  tokens.
   """
 
   problems: int
@@ -37,6 +40,7 @@ class Rollout:
   length: int
   rows: int
   temperature: float = 1.0
+  truncated: Literal["graded", "zero", "masked"] = "graded"
   refills: int | None = None
   turns: int | None = None
 
@@ -110,7 +114,12 @@ class Rollouts:
     told, spoken = self._answer(state, problems, number)
     first = turn * cfg.problems
     records = [
-      {"step": step, "group": first + i // cfg.group, **record}
+      {
+        "step": step,
+        "group": first + i // cfg.group,
+        **record,
+        **self._cut(record),
+      }
       for i, record in enumerate(told)
     ]
     pairs = zip(spoken, records, strict=True)
@@ -136,17 +145,24 @@ class Rollouts:
       pairs = zip(prompts, said, strict=True)
       return told, [rollout.behind(*pair) for pair in pairs]
     limits = episodes.Limits(cfg.turns, cfg.new_tokens, cfg.length)
-    seed = number * len(problems)
+    seed = splits.digest(f"{self._config.run.seed}/{number}") >> 32
     played = episodes.play(
       complete, self._tokenizer, self._task, problems, key, limits, seed
     )
     told = [episodes.record(self._task, episode) for episode in played]
     return told, [(e.tokens, e.mask, e.logprobs) for e in played]
 
+  def _cut(self, record: dict[str, Any]) -> dict[str, Any]:
+    """Returns the reward of an answer that was cut off, where it is another."""
+    how = self._config.rollout.truncated
+    if how == "graded" or not record["truncated"] or record["reward"] is None:
+      return {}
+    return {"reward": 0.0 if how == "zero" else None}
+
   def _packed(self, kept: list[packing.Example]) -> Trajectory:
     cfg = self._config.rollout
     trajectory = rollout.pack(
-      kept[: cfg.problems * cfg.group],
+      _renumbered(kept[: cfg.problems * cfg.group]),
       length=cfg.length,
       multiple=self._multiple(),
       pad=self._tokenizer.pad,
@@ -178,6 +194,14 @@ class Rollouts:
     least = ways * self._config.microbatches * self._parts
     eighth = -(-cfg.problems * cfg.group // 8)
     return -(-eighth // least) * least
+
+
+def _renumbered(examples: list[packing.Example]) -> list[packing.Example]:
+  """Returns samples whose groups count from 0, so that they are below B T."""
+  ids = {int(e["group"][0]) for e in examples} - {-1}
+  dense = {group: i for i, group in enumerate(sorted(ids))} | {-1: -1}
+  new = lambda e: np.full_like(e["group"], dense[int(e["group"][0])])
+  return [{**e, "group": new(e)} for e in examples]
 
 
 def _varied(

@@ -249,15 +249,15 @@ def train(
 ) -> TrainState:
   """Trains the student of a stage's config on what `draw` gives; see `fit`.
 
-  Where a step has several `updates`, it is given a list of as many inputs.
-  Adapters are saved without their base, and at the end in PEFT's format too.
+  A step of several `updates` is given a list of inputs. Adapters are saved
+  without their base, and at the end in PEFT's format too.
   """
   mesh = make_mesh(config)
   if config.lora is not None:
     base = read_only(config, inputs, config.start, config.base_bits, mesh)
     objective, frozen = lora.over(objective), (base, frozen)
   how = config.optimizer
-  optimizer = optimizers.make(how, config.loop.steps * updates)
+  optimizer = optimizers.make(how, config.loop.steps, updates)
   fresh, abstract = _first_state(config, inputs, optimizer, mesh, workdir.name)
   step = steps.compiled(
     objective, optimizer, clip=how.clip, microbatches=config.microbatches

@@ -68,6 +68,7 @@ def reinforce(
   return student | {
     "stage": "experiments.stages.reinforce",
     "start": start,
+    "before": "trainer",
     "problems": problems,
     "pool": 16 if test else 7473,
     "rollout": law | shape | {"rows": 8 if test else 64},

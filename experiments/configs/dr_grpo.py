@@ -26,7 +26,7 @@ STUDENT = {
   },
   "advantage": {},
   "optimizer": {"learning_rate": 1e-6, "schedule": "constant"},
-  "rollout": {"problems": 16, "temperature": 1.0},
+  "rollout": {"problems": 16, "temperature": 1.0, "truncated": "zero"},
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from experiments import files, pools, settings, student
 from experiments.resolve import resolve
 from experiments.settings import Problems, Run, Stage
+from research import splits
 from research.evaluation import intervals
 from research.sampling import episodes, rollout
 from research.sampling.episodes import Episode
@@ -52,7 +53,8 @@ def _played(
   config: Config, inputs: dict[str, Any], name: str, problems: Sequence[Problem]
 ) -> list[Episode]:
   """Returns one episode a problem."""
-  environment, seed = resolve(config.problems.task), config.run.seed
+  environment = resolve(config.problems.task)
+  seed = splits.digest(f"play/{config.run.seed}") >> 32
   if config.player is None:
     return [
       episodes.recite(environment, problem, seed + i)
@@ -95,7 +97,9 @@ def run(
   for row in rows:
     del row["prompt"], row["completion"]  # the messages say them
   files.write_lines(workdir / "episodes.jsonl", rows)
-  graded = {r["key"]: r for r in rows if r["reward"] is not None}
+  # A problem may come twice, as epochs do: each episode counts.
+  told = {str(i): r for i, r in enumerate(rows)}
+  graded = {i: r for i, r in told.items() if r["reward"] is not None}
   values = {
     "reward": {k: float(r["reward"]) for k, r in graded.items()},
     "correct": {k: float(r["verdict"] == "correct") for k, r in graded.items()},

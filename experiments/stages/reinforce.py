@@ -60,29 +60,46 @@ class Config:
 
 
 def minibatches[T](
-  inputs: T, epochs: int, parts: int, seed: tuple[int, int]
+  inputs: T, live_B: np.ndarray, epochs: int, parts: int, seed: tuple[int, int]
 ) -> list[T]:
-  """Returns the rows of `inputs` cut into `parts`, shuffled anew each epoch."""
+  """Returns the rows of `inputs` dealt to `parts`, shuffled anew each epoch.
+
+  Rows that are live, and those that only fill up, are each dealt evenly; a part
+  without any that is live would move the optimizer by nothing, and is left out.
+  """
   rng = np.random.default_rng(seed)
-  rows = len(jax.tree.leaves(inputs)[0])
-  orders = [rng.permutation(rows) for _ in range(epochs)]
-  cuts = [cut for order in orders for cut in np.split(order, parts)]
-  take = lambda cut: jax.tree.map(lambda x: x[np.sort(cut)], inputs)
-  return [take(cut) for cut in cuts]
+  live, spare = np.flatnonzero(live_B), np.flatnonzero(~live_B)
+  orders = [
+    np.concatenate([rng.permutation(live), spare]) for _ in range(epochs)
+  ]
+  dealt = [order[i::parts] for order in orders for i in range(parts)]
+  take = lambda rows: jax.tree.map(lambda x: x[np.sort(rows)], inputs)
+  return [take(rows) for rows in dealt if live_B[rows].any()]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "temperature", "mesh"))
+@functools.partial(
+  jax.jit, static_argnames=("model", "microbatches", "temperature", "mesh")
+)
 def _score(
   model: Model,
   params: Any,
   trajectory: Trajectory,
+  microbatches: int,
   temperature: float,
   mesh: Mesh,
 ) -> jax.Array:
-  """Returns what a model says of a trajectory's tokens, logprobs_BT."""
-  return objectives.score(
-    model, params, trajectory, temperature=temperature, mesh=mesh
-  ).logprobs_BT
+  """Returns what a model says of a trajectory's tokens, logprobs_BT.
+
+  As many rows are held at once as in an update that is cut so often.
+  """
+  say = lambda rows: (
+    objectives.score(
+      model, params, rows, temperature=temperature, mesh=mesh
+    ).logprobs_BT
+  )
+  cut = lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1)
+  said_BT = jax.lax.map(say, jax.tree.map(cut, trajectory))
+  return said_BT.swapaxes(0, 1).reshape(trajectory.tokens_BT.shape)
 
 
 def _reference(
@@ -104,7 +121,7 @@ def _reference(
 def run(
   config: Config, inputs: dict[str, Any], workdir: pathlib.Path
 ) -> dict[str, Any]:
-  """Trains the policy; returns how many steps' answers it gave at least."""
+  """Trains the policy; returns how many answers it learned from at most."""
   mesh = student.make_mesh(config)
   module = resolve(config.algorithm.name)
   rollouts = Rollouts(
@@ -112,7 +129,10 @@ def run(
   )
   reference, full = _reference(config, inputs, mesh)
   law = {"temperature": config.rollout.temperature, "mesh": mesh}
-  policy = student.decoder(config)
+  policy, cuts = (
+    student.decoder(config),
+    config.minibatches * config.microbatches,
+  )
   advantage = jax.jit(functools.partial(module.advantage, **config.advantage))
   updates = config.epochs * config.minibatches
 
@@ -120,10 +140,10 @@ def run(
     """The trajectory with what other models say of it."""
     if config.before == "trainer":
       params = student.params(config, state)
-      own_BT = _score(policy, params, trajectory, **law)
+      own_BT = _score(policy, params, trajectory, cuts, **law)
       trajectory = dataclasses.replace(trajectory, old_logprobs_BT=own_BT)
     if reference is not None:
-      ref_BT = _score(config.run.model, reference, trajectory, **law)
+      ref_BT = _score(config.run.model, reference, trajectory, cuts, **law)
       trajectory = dataclasses.replace(trajectory, ref_logprobs_BT=ref_BT)
     return trajectory
 
@@ -134,7 +154,8 @@ def run(
     if updates == 1:
       return both, seen
     seed = (config.run.seed, step)
-    parts = minibatches(both, config.epochs, config.minibatches, seed)
+    live_B = np.asarray(trajectory.mask_BT).any(axis=1)
+    parts = minibatches(both, live_B, config.epochs, config.minibatches, seed)
     return [sharding.place(part, mesh) for part in parts], seen
 
   objective = objectives.policy_gradient(

@@ -30,7 +30,15 @@ def advantage(
 
   A group whose rewards are all equal (max = min, no rounding involved) gets
   exactly 0. A segment of group -1 belongs to none, moves no mean and gets 0.
+
+  Raises:
+    ValueError: k1 would be divided by the std too, and have no weight beta.
   """
+  if normalize and beta:
+    raise ValueError(
+      "grpo: a beta in the advantage wants normalize=False: a std would take "
+      "its weight, and in groups of equal rewards make a reward of it"
+    )
   scores_BT = reference_kl.penalised(trajectory, beta)
   if normalize:
     return groups.standard(trajectory, scores_BT, delta)

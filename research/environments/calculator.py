@@ -1,4 +1,4 @@
-"""Arithmetic too long for the head, and a calculator that does one step.
+"""Arithmetic too long for the head, and a calculator that can be asked.
 
     user       48*37-905       what is to be computed
     assistant  calc 48*37      a call: one expression over whole numbers

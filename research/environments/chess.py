@@ -26,6 +26,7 @@ from research import splits
 from research.types import Problem, Turn, Verdict
 
 MISTAKES = 3
+PATIENCE = 30.0  # seconds a move, never reached by an engine that is well
 OPPONENTS = ("random", "stockfish")
 POSITIONS = ("opening", "queen")  # a few moves into a game; queen against none
 
@@ -94,7 +95,8 @@ def step(state: State, text: str) -> Turn:
     return Turn(ours, "", ended)
   try:
     reply = _reply(ours)
-  except chess.engine.EngineError:
+  except (chess.engine.EngineError, TimeoutError):
+    _engine().close()
     _engine.cache_clear()
     return Turn(ours, "", Verdict("error", None))
   both = dataclasses.replace(ours, moves=(*ours.moves, reply.uci()))
@@ -148,7 +150,8 @@ def _reply(state: State) -> chess.Move:
   """The opponent's move, which depends on the game and its seed alone."""
   rules = state.problem.meta
   if rules["opponent"] == "stockfish":
-    limit = chess.engine.Limit(nodes=rules["nodes"])
+    # Nodes decide; without a time as well a stopped engine is waited for.
+    limit = chess.engine.Limit(nodes=rules["nodes"], time=PATIENCE)
     # Another game each time: nothing is remembered of the move before.
     move = _engine().play(state.board, limit, game=object()).move
     if move is None:

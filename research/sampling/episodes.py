@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from research.data import text
-from research.sampling import engine
+from research.sampling import engine, rollout
 from research.types import Problem, Turn, Verdict
 
 # Told of an episode that ran out of room or of turns: worth nothing.
@@ -164,13 +164,14 @@ def record(environment: Any, episode: Episode) -> dict[str, Any]:
   """
   verdict = episode.verdict
   assert verdict is not None, "an episode that goes on has no record"
+  kind, value = rollout.value_of(verdict)
   wrote = [m["content"] for m in episode.messages if m["role"] == "assistant"]
   return {
     "prompt": episode.messages[0]["content"],
     "completion": "\n".join(wrote),
     "messages": list(episode.messages),
-    "reward": verdict.value,
-    "verdict": verdict.kind,
+    "reward": value,
+    "verdict": kind,
     "tokens": episode.sampled,
     "truncated": episode.truncated,
     "facts": environment.facts(episode.turn.state),

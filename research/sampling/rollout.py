@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -69,6 +70,16 @@ def write(
   return completer(model, params, tokenizer, budget, mesh)(prompts, key)
 
 
+def value_of(verdict: Verdict) -> tuple[str, float | None]:
+  """Returns a verdict's kind and value; a value that is no number is an error.
+
+  It is graded as nothing, so that one broken reward ends no run.
+  """
+  if verdict.value is not None and not math.isfinite(verdict.value):
+    return "error", None
+  return verdict.kind, verdict.value
+
+
 def grade(
   task: Any,
   tokenizer: text.Tokenizer,
@@ -86,13 +97,13 @@ def grade(
     whole = len(completion.tokens) - (not completion.truncated)
     sampled = text.decode(tokenizer, completion.tokens[:whole])
     written = tokenizer.prefill + sampled
-    verdict: Verdict = task.reward(problem, written)
+    kind, value = value_of(task.reward(problem, written))
     records.append(
       {
         "prompt": problem.prompt,
         "completion": written,
-        "reward": verdict.value,
-        "verdict": verdict.kind,
+        "reward": value,
+        "verdict": kind,
         "tokens": len(completion.tokens),
         "truncated": completion.truncated,
       }

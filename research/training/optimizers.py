@@ -72,10 +72,16 @@ def _decays(params: Any) -> Any:
   return jax.tree_util.tree_map_with_path(one, params)
 
 
-def make(cfg: Optimizer, steps: int) -> optax.GradientTransformation:
-  """Returns the transformation of a run of `steps`; the train step clips."""
+def make(
+  cfg: Optimizer, steps: int, updates: int = 1
+) -> optax.GradientTransformation:
+  """Returns the transformation of a run of `steps`; the train step clips.
+
+  Where a step has several `updates`, its rate is theirs.
+  """
+  rate = schedule(cfg, steps)
   return optax.adamw(
-    schedule(cfg, steps),
+    rate if updates == 1 else lambda count: rate(count // updates),
     b1=cfg.b1,
     b2=cfg.b2,
     eps=cfg.eps,

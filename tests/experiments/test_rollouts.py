@@ -74,7 +74,7 @@ def test_only_groups_that_differ_are_kept(tmp_path, state):
   grader = lambda i: points(wanted.get(i, 0.0))
   made, _ = sampler(tmp_path, grader, rollout=many)
   trajectory, seen = made.sample(state, 0)
-  assert groups_of(trajectory) == [0, 6, 7]
+  assert groups_of(trajectory) == [0, 1, 2]  # numbered anew
   assert seen["kept"] == (3.0 * cfg.group, 2.0 * size)
   lines = [
     json.loads(line)
@@ -119,7 +119,8 @@ def test_without_refills_all_is_kept(tmp_path, state):
 
 def test_minibatches_are_each_row_once_an_epoch():
   rows = np.arange(12).reshape(12, 1)
-  parts = reinforce.minibatches({"x": rows}, 3, 4, (0, 5))
+  every = np.ones(12, bool)
+  parts = reinforce.minibatches({"x": rows}, every, 3, 4, (0, 5))
   assert len(parts) == 12 and {len(p["x"]) for p in parts} == {3}
   epochs = [
     np.concatenate([p["x"] for p in parts[i : i + 4]]).ravel().tolist()
@@ -127,10 +128,48 @@ def test_minibatches_are_each_row_once_an_epoch():
   ]
   assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
   assert epochs[0] != epochs[1] != epochs[2]
-  again = reinforce.minibatches({"x": rows}, 3, 4, (0, 5))
+  again = reinforce.minibatches({"x": rows}, every, 3, 4, (0, 5))
   assert all(
     np.array_equal(a["x"], b["x"]) for a, b in zip(parts, again, strict=True)
   )
+
+
+def test_rows_that_fill_up_make_no_update():
+  """Of 16 rows five are live: dealt to four parts, and to eight but three."""
+  rows, live = np.arange(16), np.arange(16) % 3 == 1
+  for parts, updates in ((4, 4), (8, 5)):
+    dealt = reinforce.minibatches(rows, live, 1, parts, (0, 0))
+    assert len(dealt) == updates and {len(p) for p in dealt} == {16 // parts}
+    assert max(live[p].sum() for p in dealt) - 1 <= 5 // parts
+    assert min(live[p].sum() for p in dealt) >= 1
+
+
+def cut(records, how, tmp_path, state):
+  """Rewards of samples of which every other one was cut off."""
+  made, _ = sampler(
+    tmp_path, lambda i: points(i + 1), rollout={"truncated": how}
+  )
+  return [made._cut(r) for r in records]
+
+
+@pytest.mark.parametrize(
+  "how, wanted",
+  [("graded", {}), ("zero", {"reward": 0.0}), ("masked", {"reward": None})],
+)
+def test_what_was_cut_off(how, wanted, tmp_path, state):
+  records = [
+    {"truncated": x, "reward": y} for x, y in ((1, 1.0), (0, 1.0), (1, None))
+  ]
+  assert cut(records, how, tmp_path, state) == [wanted, {}, {}]
+
+
+def test_a_reward_that_is_no_number_ends_no_run(tmp_path, state):
+  grader = lambda i: Verdict("wrong", float("nan") if i == 0 else float(i))
+  made, cfg = sampler(tmp_path, grader)
+  trajectory, seen = made.sample(state, 0)
+  n = cfg.rollout.problems * cfg.rollout.group
+  assert seen["ungraded"] == (1.0, float(n))
+  assert np.isfinite(np.asarray(trajectory.rewards_BT)).all()
 
 
 @pytest.mark.parametrize("field", ["epochs", "minibatches"])

@@ -323,3 +323,20 @@ def test_weight_decay_spares_norms_and_biases():
   }
   assert moved["q_DKGH"] and moved["embed_VD"]
   assert not moved["scale_D"] and not moved["qbias_KGH"]
+
+
+def test_updates_of_one_step_share_its_rate():
+  """Two updates a step: a warm-up of two steps lasts four updates."""
+  how = optimizers.Optimizer(1.0, warmup=2, schedule="constant", b1=0.0, b2=0.0)
+  sizes = []
+  for updates in (1, 2):
+    optimizer = optimizers.make(how, 4, updates)
+    params = {"x_D": jnp.ones(1)}
+    state, moved = optimizer.init(params), []
+    for _ in range(4 * updates):
+      change, state = optimizer.update({"x_D": jnp.ones(1)}, state, params)
+      moved.append(float(change["x_D"][0]))
+    sizes.append(moved)
+  one, two = sizes
+  np.testing.assert_allclose(two, np.repeat(one, 2), rtol=1e-6)
+  assert one[0] != one[1]

@@ -82,7 +82,9 @@ def make(
   """
   rate = schedule(cfg, steps)
   return optax.adamw(
-    rate if updates == 1 else lambda count: rate(jnp.floor_divide(count, updates)),
+    rate
+    if updates == 1
+    else lambda count: rate(jnp.floor_divide(count, updates)),
     b1=cfg.b1,
     b2=cfg.b2,
     eps=cfg.eps,

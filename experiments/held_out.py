@@ -36,7 +36,7 @@ def texts(
   found = {}
   for told in sets:
     if told.problems is not None:
-      asked = pools.pool(told.problems, told.count or 0, seed)
+      asked = pools.pool(told.problems, told.count or 0, seed, inputs)
       name = f"{told.problems.task.rpartition('.')[2]}/{told.problems.split}"
       said = [problem.prompt for problem in asked]
     else:

@@ -1,28 +1,54 @@
 """Problems for a stage: a fixed pool, and the ones that belong to a step."""
 
+import dataclasses
 import itertools
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
+from experiments import files
 from experiments.resolve import resolve
 from experiments.settings import Problems
+from research.data import jsonl
 from research.types import Problem
 
 
-def pool(cfg: Problems, size: int, seed: int) -> list[Problem]:
+def pool(
+  cfg: Problems, size: int, seed: int, inputs: Mapping[str, Any]
+) -> list[Problem]:
   """Returns the first `size` problems of a split, fewer where it has no more.
 
+  `inputs` are the stages that have run, one of which may have written them.
+
   Raises:
-    ValueError: the split is empty.
+    ValueError: the split is empty, or a line of the file is no problem.
   """
-  task = resolve(cfg.task)
-  found = task.problems(cfg.split, seed, **cfg.args)
+  if cfg.path is not None:
+    found = read(files.located(cfg.path, inputs))
+  else:
+    found = resolve(cfg.task).problems(cfg.split, seed, **cfg.args)
   problems = list(itertools.islice(found, size))
   if not problems:
     raise ValueError(
       f"{cfg.task}: the split {cfg.split!r} is empty under {cfg.args}"
     )
   return problems
+
+
+def write(path: pathlib.Path, problems: Iterable[Problem]) -> None:
+  """Writes problems for `read`."""
+  files.write_lines(path, map(dataclasses.asdict, problems))
+
+
+def read(path: str) -> Iterator[Problem]:
+  """Yields the problems of a file; ValueError at a line that is none."""
+  names = {field.name for field in dataclasses.fields(Problem)}
+  for place, record in jsonl.lines(path):
+    if set(record) != names or "key" not in record["meta"]:
+      raise ValueError(f"{place}: a problem has {sorted(names)}, and a key")
+    yield Problem(**record)
 
 
 def of_step[T](problems: list[T], seed: int, step: int, count: int) -> list[T]:

@@ -1,8 +1,9 @@
 """Rollouts for stages that train on them: sampled, graded, logged, packed."""
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 
 from experiments import pools, settings, student
 from experiments.resolve import resolve
-from experiments.settings import Problems
+from experiments.settings import Address, Problems
 from research import groups, sharding, splits
 from research.data import packing
 from research.sampling import episodes, rollout
@@ -19,6 +20,20 @@ from research.training import metrics
 from research.types import Problem, TrainState, Trajectory
 
 Records = list[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bonus:
+  """What a text earns by a module of research.rewards, `weight` times."""
+
+  name: Address
+  weight: float
+  args: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def short(self) -> str:
+    """The name it is told by."""
+    return self.name.rpartition(".")[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +46,7 @@ class Rollout:
   whose rewards differ are kept, and so often at most others are drawn in the
   place of the rest (DAPO's dynamic sampling). With `turns` the task is an
   environment, and an episode has so many turns of the policy within `length`
-  tokens.
+  tokens. What grading gives is raised by the `bonuses`.
   """
 
   problems: int
@@ -43,6 +58,7 @@ class Rollout:
   truncated: Literal["graded", "zero", "masked"] = "graded"
   refills: int | None = None
   turns: int | None = None
+  bonuses: tuple[Bonus, ...] = ()
 
   def __post_init__(self):
     """Raises ValueError on counts and laws that cannot be trained on."""
@@ -51,6 +67,8 @@ class Rollout:
       raise ValueError(f"{self}: every count must be at least 1")
     if self.refills is not None and self.refills < 0:
       raise ValueError(f"{self}: refills must be at least 0, or None")
+    if self.bonuses and self.turns is not None:
+      raise ValueError(f"{self}: an episode's turns earn no bonuses")
     if self.temperature <= 0:
       raise ValueError(
         f"{self}: a greedy policy has no gradient; temperature must be > 0"
@@ -63,6 +81,7 @@ class Rollouts:
   def __init__(
     self,
     config: Any,
+    inputs: dict[str, Any],
     problems: Problems,
     size: int,
     workdir: pathlib.Path,
@@ -77,7 +96,11 @@ class Rollouts:
     self._config, self._workdir, self._mesh = config, workdir, mesh
     self._tokenizer = settings.load_tokenizer(config.run)
     self._task = resolve(problems.task)
-    self._pool = pools.pool(problems, size, config.run.seed)
+    self._bonuses = {
+      bonus.short: (bonus.weight, _earning(bonus))
+      for bonus in config.rollout.bonuses
+    }
+    self._pool = pools.pool(problems, size, config.run.seed, inputs)
     self._check_length()
 
   def sample(self, state: TrainState, step: int) -> tuple[Trajectory, dict]:
@@ -120,10 +143,10 @@ class Rollouts:
         **record,
         **self._cut(record),
       }
-      for i, record in enumerate(told)
+      for i, record in enumerate(map(self._raised, told))
     ]
     pairs = zip(spoken, records, strict=True)
-    return records, [rollout.segment(*s, r, step) for s, r in pairs]
+    return records, [rollout.segment(*s, r, int(state.step)) for s, r in pairs]
 
   def _answer(
     self, state: TrainState, problems: Sequence[Problem], number: int
@@ -152,6 +175,18 @@ class Rollouts:
     told = [episodes.record(self._task, episode) for episode in played]
     return told, [(e.tokens, e.mask, e.logprobs) for e in played]
 
+  def _raised(self, record: dict[str, Any]) -> dict[str, Any]:
+    """Returns a record whose reward has its bonuses, told beside it."""
+    if record["reward"] is None or not self._bonuses:
+      return record
+    earned = {
+      name: (weight, bonus(record["completion"]))
+      for name, (weight, bonus) in self._bonuses.items()
+    }
+    reward = record["reward"] + sum(w * x for w, x in earned.values())
+    told = {name: x for name, (_, x) in earned.items()}
+    return record | {"reward": reward, "bonuses": told}
+
   def _cut(self, record: dict[str, Any]) -> dict[str, Any]:
     """Returns the reward of an answer that was cut off, where it is another."""
     how = self._config.rollout.truncated
@@ -172,6 +207,9 @@ class Rollouts:
   def _seen(self, records: Records, kept: int) -> dict:
     """Returns what all samples say of the policy, and which share is kept."""
     seen = rollout.summarise(records)
+    for name in self._bonuses:
+      told = [r["bonuses"][name] for r in records if "bonuses" in r]
+      seen[f"bonus_{name}"] = (sum(told), float(len(told)))
     if self._config.rollout.refills is not None:
       seen["kept"] = (float(kept), float(len(records)))
     return seen
@@ -194,6 +232,10 @@ class Rollouts:
     least = ways * self._config.microbatches * self._parts
     eighth = -(-cfg.problems * cfg.group // 8)
     return -(-eighth // least) * least
+
+
+def _earning(bonus: Bonus) -> Callable[[str], float]:
+  return functools.partial(resolve(bonus.name).bonus, **bonus.args)
 
 
 def _renumbered(examples: list[packing.Example]) -> list[packing.Example]:

@@ -269,8 +269,13 @@ def _quieten() -> None:
   # It warns of each number that is not finite; the loop stops at the first.
   logging.getLogger("tensorboardX").setLevel(logging.ERROR)
 
+  # Of orbax' writes to a full disk the first that fails is raised; the others
+  # that it gave up would follow it, one by asyncio's log, one by no loop.
+  logging.getLogger("asyncio").addFilter(
+    lambda record: "exception was never retrieved" not in record.getMessage()
+  )
+
   def tell(unraisable: Any) -> None:
-    # Writes that orbax gave up, when a full disk failed the first of them.
     if str(unraisable.exc_value) != "Event loop is closed":
       sys.__unraisablehook__(unraisable)
 

@@ -2,9 +2,10 @@
 
 import dataclasses
 import hashlib
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -32,6 +33,11 @@ class Mesh:
   tensor: int = 1
   context: int = 1
 
+  @property
+  def size(self) -> int:
+    """How many devices."""
+    return self.data * self.fsdp * self.tensor * self.context
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -52,11 +58,16 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Problems:
-  """A task's problems: its dotted address, a split and the task's own args."""
+  """A task's problems: its dotted address, a split and the task's own args.
+
+  With `path` they are those of a JSONL file that a stage wrote, its folder
+  `{stage}` at the head, and the task grades them.
+  """
 
   task: Address
   split: str
   args: dict[str, Any] = dataclasses.field(default_factory=dict)
+  path: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +186,21 @@ def load_tokenizer(run: Run) -> text.Tokenizer:
       f"model {run.model.vocab} rows: raise config.model.vocab"
     )
   return tokenizer
+
+
+def check_prefix(prefix: str) -> None:
+  """Raises ValueError unless it is "" or a name and a slash."""
+  if not re.fullmatch(r"([\w.-]+/)?", prefix):
+    raise ValueError(f"the prefix {prefix!r} is no name and a slash")
+
+
+def check_pairs(
+  pairs: Iterable[Sequence[str]], compared: Sequence[str]
+) -> None:
+  """Raises ValueError where a pair is not two of what is compared."""
+  for pair in pairs:
+    if len(pair) != 2 or not set(pair) <= set(compared):
+      raise ValueError(f"the pair {pair} is not two of {compared}")
 
 
 def describe(run: Run) -> str:

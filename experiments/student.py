@@ -26,6 +26,8 @@ from research.training import optimizers
 from research.training import step as steps
 from research.types import TrainState
 
+Step = Callable[[TrainState, Any], tuple[TrainState, dict]]
+
 
 def make_mesh(config: Any) -> Mesh:
   """Returns the mesh of a stage's run."""
@@ -52,6 +54,11 @@ def check_rows(config: Any, rows: int, length: int) -> None:
     raise ValueError(
       f"{rows} rows cannot be cut into {config.microbatches} microbatches"
     )
+  check_length(config, length)
+
+
+def check_length(config: Any, length: int) -> None:
+  """Raises ValueError on rows that the model cannot read."""
   if length > config.run.model.context:
     raise ValueError(
       f"rows of {length} tokens are longer than the model's context of "
@@ -213,7 +220,12 @@ def _quantised(model: Model, params: Any, bits: int | None, mesh: Mesh) -> Any:
 
 
 def _first_state(
-  config: Any, inputs: dict[str, Any], optimizer: Any, mesh: Mesh, name: str
+  config: Any,
+  inputs: dict[str, Any],
+  optimizer: Any,
+  mesh: Mesh,
+  name: str,
+  extra: Callable[[Any], Any],
 ) -> tuple[Callable[[], TrainState], Any]:
   """Returns (make, abstract) of the state that the stage `name` begins with.
 
@@ -225,14 +237,19 @@ def _first_state(
 
   def first() -> TrainState:
     drawn = lora.trained(model, transformer.init(model, draw))
-    return steps.new_state(drawn, optimizer, later)
+    state = steps.new_state(drawn, optimizer, later)
+    return dataclasses.replace(state, extra=extra(drawn))
 
   fresh, abstract = loop.begin(model, mesh, first)
   if config.start is None or config.lora is not None:
     return fresh, abstract
-  begun = lambda: dataclasses.replace(
-    fresh(), params=load(config, inputs, config.start, mesh)
-  )
+  placed = jax.tree.map(lambda x: x.sharding, abstract.extra)
+
+  def begun() -> TrainState:
+    params = load(config, inputs, config.start, mesh)
+    beside = jax.jit(extra, out_shardings=placed)(params)
+    return dataclasses.replace(fresh(), params=params, extra=beside)
+
   return begun, abstract
 
 
@@ -245,29 +262,29 @@ def train(
   *,
   position: loop.Position | None = None,
   frozen: Any = None,
+  extra: Callable[[Any], Any] = lambda params: None,
   updates: int = 1,
+  around: Callable[[Step], Step] = lambda step: step,
 ) -> TrainState:
   """Trains the student of a stage's config on what `draw` gives; see `fit`.
 
-  A step of several `updates` is given a list of inputs. Adapters are saved
-  without their base, and at the end in PEFT's format too.
+  `extra` makes what a state holds beside the parameters out of the first ones.
+  A step may have several `updates`: `around` makes it of one. Adapters are
+  saved without their base, and at the end in PEFT's format too.
   """
   mesh = make_mesh(config)
   if config.lora is not None:
     base = read_only(config, inputs, config.start, config.base_bits, mesh)
     objective, frozen = lora.over(objective), (base, frozen)
-  how = config.optimizer
+  how, parts = config.optimizer, config.microbatches
   optimizer = optimizers.make(how, config.loop.steps, updates)
-  fresh, abstract = _first_state(config, inputs, optimizer, mesh, workdir.name)
-  step = steps.compiled(
-    objective, optimizer, clip=how.clip, microbatches=config.microbatches
-  )
+  step = steps.compiled(objective, optimizer, clip=how.clip, microbatches=parts)
+  name = workdir.name
   state = loop.fit(
     config.loop,
     workdir,
-    fresh,
-    abstract,
-    step if updates == 1 else steps.several(step),
+    *_first_state(config, inputs, optimizer, mesh, name, extra),
+    around(step),
     draw,
     position=position,
     frozen=frozen,

@@ -97,8 +97,8 @@ def varied(
   """Returns, of each sample, whether its group's scores differ; on the host.
 
   DAPO's dynamic sampling keeps such groups alone. One entry a sample; -1, in no
-  group, is False.
+  group, is False. Scores differ where they do in fp32, as on the device.
   """
-  values, ids = np.asarray(scores), np.asarray(groups)
+  values, ids = np.asarray(scores, np.float32), np.asarray(groups)
   mixed = {g for g in ids if g >= 0 and np.ptp(values[ids == g]) > 0}
   return np.isin(ids, list(mixed))

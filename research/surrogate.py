@@ -140,8 +140,11 @@ def share(trajectory: Trajectory, **told_BT: jax.Array) -> dict:
 def watched(policy: Policy, trajectory: Trajectory) -> dict:
   """Returns metrics of the raw ratios to the *sampler*, and of the policy.
 
-  `mismatch_kl` is k3 of KL(sampler || policy), `ratio_outside` the share of
-  tokens outside [0.9, 1.1], `kl` (with a reference) that of policy and ref.
+  `ratio_outside` is the share of tokens outside [0.9, 1.1]. With the trainer's
+  own scores before its first update, `mismatch_kl` is k3 of KL(sampler || that
+  policy): arithmetic, or an older version; and `drift_kl` that of KL(that ||
+  policy), what the updates moved. Without, `mismatch_kl` is both at once. `kl`
+  is from the reference.
   """
   mask_BT = trajectory.mask_BT
   log_BT = reference_kl.log_ratio(
@@ -151,10 +154,10 @@ def watched(policy: Policy, trajectory: Trajectory) -> dict:
   some = (mask_BT.sum() > 0).astype(mask_BT.dtype)
   told_BT = {
     "entropy": policy.entropy_BT,
-    "mismatch_kl": reference_kl.k3(-log_BT),
     "ratio_mean": ratio_BT,
     "ratio_outside": jnp.abs(ratio_BT - 1) > 0.1,
   }
+  told_BT |= _apart(policy, trajectory, log_BT)
   if policy.divergence_BT is not None:
     told_BT["kl"] = policy.divergence_BT
   elif trajectory.ref_logprobs_BT is not None:
@@ -164,3 +167,19 @@ def watched(policy: Policy, trajectory: Trajectory) -> dict:
     "ratio_max": (jnp.where(mask_BT > 0, ratio_BT, -jnp.inf).max(), some),
   }
   return share(trajectory, **told_BT) | extremes
+
+
+def _apart(
+  policy: Policy, trajectory: Trajectory, log_BT: jax.Array
+) -> dict[str, jax.Array]:
+  """Returns how far the sampler and the updates took the policy, a token."""
+  if trajectory.old_logprobs_BT is None:
+    return {"mismatch_kl": reference_kl.k3(-log_BT)}
+  moved_BT = log_ratio(policy, trajectory)
+  older_BT = reference_kl.log_ratio(
+    trajectory.old_logprobs_BT, trajectory.logprobs_BT, trajectory.mask_BT
+  )
+  return {
+    "mismatch_kl": reference_kl.k3(-older_BT),
+    "drift_kl": reference_kl.k3(-moved_BT),
+  }

@@ -18,12 +18,14 @@ class Problem:
   """A question with a checkable answer.
 
   `meta` holds JSON values only. Its `key` is the canonical form: two problems
-  with one key are the same problem, and no two splits share a key.
+  with one key are the same problem, and no two splits share a key. `begun` is
+  what an answer begins with, already written in the assistant's name.
   """
 
   prompt: str
   answer: str
   meta: dict[str, Any]
+  begun: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +199,6 @@ class Policy:
 
   logprobs_BT: jax.Array
   entropy_BT: jax.Array
-  values_BT: jax.Array | None = None
   divergence_BT: jax.Array | None = None
 
 

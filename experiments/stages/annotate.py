@@ -115,7 +115,7 @@ def run(
     ValueError: no trace is left.
   """
   task = resolve(config.problems.task)
-  problems = pools.pool(config.problems, config.count, config.run.seed)
+  problems = pools.pool(config.problems, config.count, config.run.seed, inputs)
   inputs = inputs | {workdir.name: {"folder": str(workdir)}}
   teacher: list[dict[str, Any]] = []  # their accounts, one a call
   critic: list[dict[str, Any]] = []

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from experiments import files, pools
+from experiments import files, pools, settings
 from experiments.resolve import resolve
 from experiments.settings import Problems, Run, Stage
 from research.data import jsonl
@@ -29,9 +29,7 @@ class Config:
 
   def __post_init__(self):
     """Raises ValueError on pairs of others."""
-    for pair in self.pairs:
-      if len(pair) != 2 or not set(pair) <= set(self.kept):
-        raise ValueError(f"the pair {pair} is not two of {self.kept}")
+    settings.check_pairs(self.pairs, self.kept)
 
 
 Rates = dict[str, float]
@@ -62,7 +60,7 @@ def run(
   """
   del workdir
   task = resolve(config.problems.task)
-  asked = pools.pool(config.problems, config.count, config.run.seed)
+  asked = pools.pool(config.problems, config.count, config.run.seed, inputs)
   problems = {problem.meta["key"]: problem for problem in asked}
   path = "{%s}/traces.jsonl"
   rates = {

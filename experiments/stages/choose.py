@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import pathlib
-import re
 from typing import Any
 
 import numpy as np
@@ -48,27 +47,19 @@ class Config:
       raise ValueError(f"choose: {self.answers} are not two different answers")
     if min(self.count, self.rows, self.length) < 1:
       raise ValueError(f"{self}: count, rows and length must be at least 1")
-    if not re.fullmatch(r"([\w.-]+/)?", self.prefix):
-      raise ValueError(f"the prefix {self.prefix!r} is no name and a slash")
-    if self.length > self.run.model.context:
-      raise ValueError(
-        f"choose: rows of {self.length} tokens are longer than the model's "
-        f"context of {self.run.model.context}: lower length or raise "
-        "config.model.context"
-      )
-    for pair in self.pairs:
-      if len(pair) != 2 or not set(pair) <= set(self.students):
-        raise ValueError(f"the pair {pair} is not two of {self.students}")
+    settings.check_prefix(self.prefix)
+    student.check_length(self, self.length)
+    settings.check_pairs(self.pairs, self.students)
 
 
 def _asked(
-  config: Config,
+  config: Config, inputs: dict[str, Any]
 ) -> tuple[list[Problem], list[packing.Example], int]:
   """Returns the problems that fit, an example for each answer to each of them,
   and how many problems do not fit.
   """
   tokenizer = settings.load_tokenizer(config.run)
-  every = pools.pool(config.problems, config.count, config.run.seed)
+  every = pools.pool(config.problems, config.count, config.run.seed, inputs)
   problems, examples = [], []
   for problem in every:
     about = [
@@ -125,7 +116,7 @@ def run(
   answer.
   """
   mesh, seed = student.make_mesh(config), config.run.seed
-  problems, examples, left_out = _asked(config)
+  problems, examples, left_out = _asked(config, inputs)
   pad = settings.load_tokenizer(config.run).pad
   read = reading.batches(
     examples, rows=config.rows, length=config.length, pad=pad

@@ -35,7 +35,7 @@ def run(
     ValueError: an attempt is at another problem, or none is wrong.
   """
   task = resolve(config.problems.task)
-  asked = pools.pool(config.problems, config.count, config.run.seed)
+  asked = pools.pool(config.problems, config.count, config.run.seed, inputs)
   problems = {problem.meta["key"]: problem for problem in asked}
   records = jsonl.read(files.located(config.attempts, inputs))
   taught = []

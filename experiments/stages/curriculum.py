@@ -120,7 +120,7 @@ class Ladder:
     """Stands on the first level; the problems of all are drawn already."""
     self._config, self._inputs, self._mesh = config, inputs, mesh
     self._pools = [
-      pools.pool(level.problems, config.probe.count, config.run.seed)
+      pools.pool(level.problems, config.probe.count, config.run.seed, inputs)
       for level in config.levels
     ]
     self._climb(0, 0)

@@ -78,9 +78,7 @@ class Config:
       )
     if twice := set(self.readers) & set(self.students):
       raise ValueError(f"a reader is named as a student is: {sorted(twice)}")
-    for pair in self.pairs:
-      if len(pair) != 2 or not set(pair) <= set(self.names):
-        raise ValueError(f"the pair {pair} is not two of {self.names}")
+    settings.check_pairs(self.pairs, self.names)
 
   @property
   def names(self) -> tuple[str, ...]:
@@ -113,7 +111,7 @@ def _answer(
   """Returns a record a sample; see research.evaluation.pass_at_k."""
   tokenizer = settings.load_tokenizer(config.run)
   task, k = resolve(suite.problems.task), config.samples
-  asked = pools.pool(suite.problems, suite.count, config.run.seed)
+  asked = pools.pool(suite.problems, suite.count, config.run.seed, inputs)
   recalls: dict[str, float] = {}
   if name in config.readers:
     reader = config.readers[name]

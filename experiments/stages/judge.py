@@ -159,7 +159,7 @@ def _read(
     if not hasattr(task, "first_error"):
       raise ValueError(f"{task.__name__} has no first_error: no line is judged")
     label = functools.partial(of_lines, tokenizer)
-  asked = pools.pool(config.problems, config.count, config.run.seed)
+  asked = pools.pool(config.problems, config.count, config.run.seed, inputs)
   problems = {problem.meta["key"]: problem for problem in asked}
   held = set(list(problems)[-config.held_out :])
   sampled, unread = samples.read(config.samples, inputs, problems)

@@ -135,7 +135,7 @@ class Mixture:
     """Draws every domain's pool of problems, and opens its corpora."""
     self._config, self._mesh = config, mesh
     self._rollouts = [
-      Rollouts(config, domain.problems, domain.pool, workdir, mesh)
+      Rollouts(config, inputs, domain.problems, domain.pool, workdir, mesh)
       for domain in config.domains
     ]
     self._loaders: list[Loader] = []

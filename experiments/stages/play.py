@@ -41,12 +41,8 @@ class Config:
     """Raises ValueError where nothing could be played."""
     if min(self.count, self.turns, self.new_tokens, self.rows) < 1:
       raise ValueError(f"{self}: every count must be at least 1")
-    if self.length > self.run.model.context:
-      raise ValueError(
-        f"play: episodes of {self.length} tokens are longer than the model's "
-        f"context of {self.run.model.context}: lower length or raise "
-        "config.model.context"
-      )
+    settings.check_prefix(self.prefix)
+    student.check_length(self, self.length)
 
 
 def _played(
@@ -88,7 +84,7 @@ def run(
   each of the environment's own facts; an episode whose grading failed is
   counted as excluded, and in no mean.
   """
-  problems = pools.pool(config.problems, config.count, config.run.seed)
+  problems = pools.pool(config.problems, config.count, config.run.seed, inputs)
   played = _played(config, inputs, workdir.name, problems)
   environment = resolve(config.problems.task)
   records = [episodes.record(environment, episode) for episode in played]

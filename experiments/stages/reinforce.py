@@ -3,19 +3,22 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments import loop, student
+from experiments import ahead, beside, loop, student
+from experiments.beside import Beside
 from experiments.resolve import resolve
 from experiments.rollouts import Rollout, Rollouts
 from experiments.settings import Plugin, Problems, Run, Stage
 from research import sharding
-from research.models.config import Lora, Model
+from research.models.config import Lora
 from research.training import objectives, optimizers
+from research.training import step as steps
 from research.types import TrainState, Trajectory
 
 
@@ -25,11 +28,16 @@ class Config:
 
   `pool` problems are drawn once; each step takes its own of them. `algorithm`
   is a module with `advantage` and `loss`, called with `advantage` and the
-  plug-in's args. `reference` is the stage of a frozen model that a KL is from.
-  A step makes `epochs` passes over its rows in `minibatches` updates each; the
-  ratio of a policy is to the "sampler" that wrote, or to the "trainer"'s own
-  scores `before` the first update. With `lora` only adapters over `start` are
-  trained, and `base_bits` may hold what is beneath them in few bits.
+  plug-in's args. A step makes `epochs` passes over its rows in `minibatches`
+  updates each; the ratio of a policy is to the "sampler" that wrote, or to the
+  "trainer"'s own scores `before` the first update. A `critic` learns beside the
+  policy for PPO, an implicit reward model, `process`, for PRIME.
+
+  A KL is from the stage `reference`, frozen, or from the policy itself as it
+  was at the last multiple of `refresh` steps. With a `lag` of 1 a step's
+  answers are sampled while the step before it trains, so by an older policy.
+  With `lora` only adapters over `start` are trained, and `base_bits` may hold
+  what is beneath them in few bits.
   """
 
   run: Run
@@ -42,21 +50,64 @@ class Config:
   optimizer: optimizers.Optimizer
   loop: loop.Loop
   reference: Stage | None = None
+  refresh: int | None = None
+  critic: Beside | None = None
+  process: Beside | None = None
   epochs: int = 1
   minibatches: int = 1
   before: Literal["sampler", "trainer"] = "sampler"
+  lag: Literal[0, 1] = 0
   microbatches: int = 1
   lora: Lora | None = None
   base_bits: Literal[4, 8] | None = None
 
   def __post_init__(self):
-    """Raises ValueError on adapters over nothing, and steps without updates."""
+    """Raises ValueError on what no step could be made of."""
     student.check(self)
     if min(self.epochs, self.minibatches) < 1:
       raise ValueError(
         f"reinforce: {self.epochs} epochs of {self.minibatches} minibatches "
         "are no update: at least 1 of each is wanted"
       )
+    self._check_reference()
+    self._check_others()
+    if self.lag and self.run.mesh.size > 1:
+      raise ValueError(
+        "reinforce: a lag lets two programs run at once, and over several "
+        "devices their collectives could wait for each other: set lag to 0"
+      )
+
+  def _check_reference(self) -> None:
+    if self.refresh is not None and (self.reference or self.refresh < 1):
+      raise ValueError(
+        f"reinforce: refresh is {self.refresh} and reference "
+        f"{self.reference!r}: the reference is a stage, or the policy of every "
+        "so many steps"
+      )
+    if self.full and self.reference is None:
+      raise ValueError('kl="full" is from a reference: name its stage')
+
+  def _check_others(self) -> None:
+    if self.lora and (self.critic or self.process):
+      raise ValueError(
+        "reinforce: a critic and an implicit reward model are trained whole, "
+        "beside adapters they would outweigh them: set lora to None"
+      )
+    valued = hasattr(resolve(self.algorithm.name), "value_loss")
+    if valued != (self.critic is not None):
+      raise ValueError(
+        f"reinforce: {self.algorithm.name} "
+        f"{'wants a critic beside it' if valued else 'has no use for a critic'}"
+      )
+    if self.process and not (self.reference or self.refresh):
+      raise ValueError(
+        "reinforce: an implicit reward is from a reference: name its stage"
+      )
+
+  @property
+  def full(self) -> bool:
+    """Whether the loss hears the reference's whole distribution."""
+    return self.algorithm.args.get("kl") == "full"
 
 
 def minibatches[T](
@@ -77,45 +128,107 @@ def minibatches[T](
   return [take(rows) for rows in dealt if live_B[rows].any()]
 
 
-@functools.partial(
-  jax.jit, static_argnames=("model", "microbatches", "temperature", "mesh")
-)
-def _score(
-  model: Model,
-  params: Any,
-  trajectory: Trajectory,
-  microbatches: int,
-  temperature: float,
-  mesh: Mesh,
-) -> jax.Array:
-  """Returns what a model says of a trajectory's tokens, logprobs_BT.
+class Witnesses:
+  """Those beside a policy who say something of its rollouts."""
 
-  As many rows are held at once as in an update that is cut so often.
-  """
-  say = lambda rows: (
-    objectives.score(
-      model, params, rows, temperature=temperature, mesh=mesh
-    ).logprobs_BT
-  )
-  cut = lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1)
-  said_BT = jax.lax.map(say, jax.tree.map(cut, trajectory))
-  return said_BT.swapaxes(0, 1).reshape(trajectory.tokens_BT.shape)
+  def __init__(self, config: Config, inputs: dict[str, Any], mesh: Mesh):
+    """Loads the reference, where it is a stage's."""
+    self._config = config
+    self.others = beside.seconds(config, mesh)
+    self.reference = None
+    if config.reference is not None:
+      self.reference = student.read_only(
+        config, inputs, config.reference, None, mesh
+      )
+    cuts = config.minibatches * config.microbatches
+    law = config.rollout.temperature
+    self._own = beside.scorer(student.decoder(config), mesh, cuts, law)
+    self._theirs = beside.scorer(config.run.model, mesh, cuts, law)
+
+  def extra(self, params: Any) -> dict[str, Any]:
+    """Returns what a state holds beside the policy's first parameters."""
+    config = self._config
+    kept = {
+      name: other.begin(ahead.copied(params))
+      for name, other in self.others.items()
+    }
+    if config.refresh is not None:
+      kept["reference"] = ahead.copied(params)
+    if config.lag:
+      kept["sampler"] = ahead.copied(params)
+    return kept
+
+  def tell(self, state: TrainState, trajectory: Trajectory) -> Trajectory:
+    """Returns the trajectory with what each says of it."""
+    config, of = self._config, dataclasses.replace
+    as_policy = lambda params: student.params(config, of(state, params=params))
+    if config.before == "trainer":
+      own_BT = self._own(as_policy(state.params), trajectory)
+      trajectory = of(trajectory, old_logprobs_BT=own_BT)
+    if config.refresh is not None:
+      params = as_policy(state.extra["reference"])
+      trajectory = of(trajectory, ref_logprobs_BT=self._own(params, trajectory))
+    elif self.reference is not None:
+      ref_BT = self._theirs(self.reference, trajectory)
+      trajectory = of(trajectory, ref_logprobs_BT=ref_BT)
+    for name, other in self.others.items():
+      trajectory = other.tell(state.extra[name].params, trajectory)
+    return trajectory
 
 
-def _reference(
-  config: Config, inputs: dict[str, Any], mesh: Mesh
-) -> tuple[Any, bool]:
-  """Returns the reference's parameters, and whether the loss hears them whole.
+def refreshing(step: beside.Step, every: int) -> beside.Step:
+  """Returns a step after which the reference is the policy, `every` so many."""
 
-  Raises:
-    ValueError: the whole distribution is asked for, and there is no reference.
-  """
-  full = config.algorithm.args.get("kl") == "full"
-  if config.reference is None:
-    if full:
-      raise ValueError('kl="full" is from a reference: name its stage')
-    return None, False
-  return student.read_only(config, inputs, config.reference, None, mesh), full
+  def whole(state: TrainState, inputs: Any) -> tuple[TrainState, dict]:
+    state, told = step(state, inputs)
+    if int(state.step) % every == 0:
+      extra = state.extra | {"reference": ahead.copied(state.params)}
+      state = dataclasses.replace(state, extra=extra)
+    return state, told
+
+  return whole
+
+
+def _around(
+  config: Config, others: dict[str, beside.Second]
+) -> Callable[[beside.Step], beside.Step]:
+  """Returns what makes a whole step of one update of the policy."""
+
+  def made(step: beside.Step) -> beside.Step:
+    step = beside.together(step, others)
+    if config.epochs * config.minibatches > 1:
+      step = steps.several(step)
+    if config.refresh is not None:
+      step = refreshing(step, config.refresh)
+    return ahead.keeping(step) if config.lag else step
+
+  return made
+
+
+def _drawing(
+  config: Config, rollouts: Rollouts, witnesses: Witnesses, mesh: Mesh
+) -> loop.Draw:
+  """Returns what draws the inputs of a step, and says what was sampled."""
+  module = resolve(config.algorithm.name)
+  advantage = jax.jit(functools.partial(module.advantage, **config.advantage))
+  sample = lambda state, step: (rollouts.sample(state, step), None)
+  if config.lag:
+    sample = ahead.drawing(rollouts.sample, config.loop.steps)
+
+  def draw(state: TrainState, step: int) -> tuple[Any, dict]:
+    (trajectory, seen), now = sample(state, step)
+    trajectory = witnesses.tell(state, trajectory)
+    inputs = trajectory, advantage(trajectory)
+    if config.epochs * config.minibatches > 1:
+      seed = (config.run.seed, step)
+      live_B = np.asarray(trajectory.mask_BT).any(axis=1)
+      parts = minibatches(
+        inputs, live_B, config.epochs, config.minibatches, seed
+      )
+      inputs = [sharding.place(part, mesh) for part in parts]
+    return (inputs, now) if config.lag else inputs, seen
+
+  return draw
 
 
 def run(
@@ -123,55 +236,34 @@ def run(
 ) -> dict[str, Any]:
   """Trains the policy; returns how many answers it learned from at most."""
   mesh = student.make_mesh(config)
-  module = resolve(config.algorithm.name)
   rollouts = Rollouts(
-    config, config.problems, config.pool, workdir, mesh, config.minibatches
+    config,
+    inputs,
+    config.problems,
+    config.pool,
+    workdir,
+    mesh,
+    config.minibatches,
   )
-  reference, full = _reference(config, inputs, mesh)
-  law = {"temperature": config.rollout.temperature, "mesh": mesh}
-  policy, cuts = (
-    student.decoder(config),
-    config.minibatches * config.microbatches,
-  )
-  advantage = jax.jit(functools.partial(module.advantage, **config.advantage))
-  updates = config.epochs * config.minibatches
-
-  def told(state: TrainState, trajectory: Trajectory) -> Trajectory:
-    """The trajectory with what other models say of it."""
-    if config.before == "trainer":
-      params = student.params(config, state)
-      own_BT = _score(policy, params, trajectory, cuts, **law)
-      trajectory = dataclasses.replace(trajectory, old_logprobs_BT=own_BT)
-    if reference is not None:
-      ref_BT = _score(config.run.model, reference, trajectory, cuts, **law)
-      trajectory = dataclasses.replace(trajectory, ref_logprobs_BT=ref_BT)
-    return trajectory
-
-  def draw(state: TrainState, step: int) -> tuple[Any, dict]:
-    trajectory, seen = rollouts.sample(state, step)
-    trajectory = told(state, trajectory)
-    both = trajectory, advantage(trajectory)
-    if updates == 1:
-      return both, seen
-    seed = (config.run.seed, step)
-    live_B = np.asarray(trajectory.mask_BT).any(axis=1)
-    parts = minibatches(both, live_B, config.epochs, config.minibatches, seed)
-    return [sharding.place(part, mesh) for part in parts], seen
-
+  witnesses = Witnesses(config, inputs, mesh)
+  loss = resolve(config.algorithm.name).loss
   objective = objectives.policy_gradient(
-    policy,
-    functools.partial(module.loss, **config.algorithm.args),
-    **law,
-    reference=config.run.model if full else None,
+    student.decoder(config),
+    functools.partial(loss, **config.algorithm.args),
+    temperature=config.rollout.temperature,
+    mesh=mesh,
+    reference=config.run.model if config.full else None,
   )
   student.train(
     config,
     inputs,
     workdir,
     objective,
-    draw,
-    frozen=reference if full else None,
-    updates=updates,
+    _drawing(config, rollouts, witnesses, mesh),
+    frozen=witnesses.reference if config.full else None,
+    extra=witnesses.extra,
+    updates=config.epochs * config.minibatches,
+    around=_around(config, witnesses.others),
   )
   cfg = config.rollout
   answers = config.loop.steps * cfg.problems * cfg.group

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import re
 from typing import Any
 
 from experiments import files, reading, settings, student
@@ -32,17 +31,9 @@ class Config:
     """Raises ValueError on rows that cannot be and on pairs of others."""
     if min(self.rows, self.length) < 1:
       raise ValueError(f"{self}: rows and length must be at least 1")
-    if not re.fullmatch(r"([\w.-]+/)?", self.prefix):
-      raise ValueError(f"the prefix {self.prefix!r} is no name and a slash")
-    if self.length > self.run.model.context:
-      raise ValueError(
-        f"score: rows of {self.length} tokens are longer than the model's "
-        f"context of {self.run.model.context}: lower length or raise "
-        "config.model.context"
-      )
-    for pair in self.pairs:
-      if len(pair) != 2 or not set(pair) <= set(self.students):
-        raise ValueError(f"the pair {pair} is not two of {self.students}")
+    settings.check_prefix(self.prefix)
+    student.check_length(self, self.length)
+    settings.check_pairs(self.pairs, self.students)
 
 
 def _batches(

@@ -6,8 +6,10 @@ over the sampled tokens of a segment, of which the last has V = 0 behind it:
 
     delta_t = r_t + gamma V_{t+1} - V_t,  A_t = delta_t + gamma lam A_{t+1}
     L  = -min(r A, clip(r, 1 - low, 1 + high) A)
-    L_V = max((V - G)^2, (clip(V, V_old +- value_clip) - G)^2) / 2,
+    L_V = max((V - G)^2, (V_old + clip(V - V_old, -c, c) - G)^2) / 2,
           G = A + V_old
+
+`loss` is the policy's, `value_loss` the critic's: a model of its own.
 
 Tokens that the policy did not sample pass rewards on, undiscounted. Advantages
 are not whitened.
@@ -34,7 +36,7 @@ def advantage(
   Raises:
     ValueError: the trajectory has no values.
   """
-  values_BT, mask_BT = _values(trajectory, "trajectory"), trajectory.mask_BT
+  values_BT, mask_BT = _values(trajectory), trajectory.mask_BT
   ids_BT = trajectory.segments_BT
   now_BT = segments.recur(1 - mask_BT, mask_BT * values_BT, ids_BT)
   ahead_BT = jnp.where(segments.ends(ids_BT), 0, jnp.roll(now_BT, -1, axis=1))
@@ -63,35 +65,45 @@ def loss(
   *,
   clip_low: float = 0.2,
   clip_high: float = 0.2,
-  value_clip: float = 0.2,
-  value_weight: float = 1.0,
   **terms: Unpack[surrogate.Terms],
 ) -> surrogate.Result:
-  """Returns (sum, denominator, metrics): L + value_weight L_V a token.
+  """Returns (sum, denominator, metrics) of L, a mean over sampled tokens."""
+  return surrogate.clipped_total(
+    policy, trajectory, advantage_BT, (clip_low, clip_high), "token", **terms
+  )
+
+
+def value_loss(
+  values_BT: jax.Array,
+  trajectory: Trajectory,
+  advantage_BT: jax.Array,
+  *,
+  value_clip: float = 0.2,
+) -> surrogate.Result:
+  """Returns (sum, denominator, metrics) of L_V, a mean over sampled tokens.
+
+  `values_BT` are the critic's now, the trajectory's those that made the
+  advantage.
 
   Raises:
-    ValueError: the policy or the trajectory has no values.
+    ValueError: the trajectory has no values.
   """
   mask_BT = trajectory.mask_BT
-  old_BT = _values(trajectory, "trajectory")
-  gap_BT = _values(policy, "policy") - old_BT
+  gap_BT = values_BT - _values(trajectory)
   near_BT = jnp.clip(gap_BT, -value_clip, value_clip)
   # V - G = (V - V_old) - A
   error_BT = jnp.maximum(
     jnp.square(gap_BT - advantage_BT), jnp.square(near_BT - advantage_BT)
   )
-  value_BT = mask_BT * error_BT / 2
-  total, tokens, metrics = surrogate.clipped_total(
-    policy, trajectory, advantage_BT, (clip_low, clip_high), "token", **terms
-  )
-  metrics |= surrogate.share(trajectory, value_loss=value_BT)
-  return total + value_weight * value_BT.sum(), tokens, metrics
+  cut_BT = gap_BT != near_BT
+  told = surrogate.share(trajectory, clip_fraction=cut_BT)
+  return (mask_BT * error_BT).sum() / 2, mask_BT.sum(), told
 
 
-def _values(held: Policy | Trajectory, name: str) -> jax.Array:
-  if held.values_BT is None:
+def _values(trajectory: Trajectory) -> jax.Array:
+  if trajectory.values_BT is None:
     raise ValueError(
-      f"ppo needs {name}.values_BT: a critic beside the policy, see `critic` "
-      "of objectives.policy_gradient"
+      "ppo needs trajectory.values_BT: a critic beside the policy, see "
+      "objectives.critic"
     )
-  return held.values_BT
+  return trajectory.values_BT

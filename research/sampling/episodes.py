@@ -167,6 +167,7 @@ def record(environment: Any, episode: Episode) -> dict[str, Any]:
   kind, value = rollout.value_of(verdict)
   wrote = [m["content"] for m in episode.messages if m["role"] == "assistant"]
   return {
+    "key": episode.problem.meta["key"],
     "prompt": episode.messages[0]["content"],
     "completion": "\n".join(wrote),
     "messages": list(episode.messages),

@@ -24,7 +24,10 @@ Spoken = tuple[np.ndarray, np.ndarray, np.ndarray]
 def prompt_ids(tokenizer: text.Tokenizer, problem: Problem) -> np.ndarray:
   """Returns the token ids after which the model is to answer a problem."""
   messages = [{"role": "user", "content": problem.prompt}]
-  return text.render(tokenizer, messages, generate=True).ids
+  ids = text.render(tokenizer, messages, generate=True).ids
+  if not problem.begun:
+    return ids
+  return np.concatenate([ids, tokenizer.encode(problem.begun)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +91,7 @@ def grade(
 ) -> list[dict[str, Any]]:
   """Returns, a record each, what a person would want to read of completions.
 
-  The text begins with what the prompt wrote in the assistant's name. The stop
+  The text begins with what was written in the assistant's name. The stop
   token is no part of it; any other special that was written is.
   A completion whose grading failed has reward None.
   """
@@ -96,10 +99,11 @@ def grade(
   for problem, completion in zip(problems, completions, strict=True):
     whole = len(completion.tokens) - (not completion.truncated)
     sampled = text.decode(tokenizer, completion.tokens[:whole])
-    written = tokenizer.prefill + sampled
+    written = tokenizer.prefill + problem.begun + sampled
     kind, value = value_of(task.reward(problem, written))
     records.append(
       {
+        "key": problem.meta["key"],
         "prompt": problem.prompt,
         "completion": written,
         "reward": value,
@@ -181,16 +185,18 @@ def summarise(
   """Returns what a batch of samples says of the policy, as (sum, count).
 
   Samples whose grading failed count under `ungraded` and nowhere else but in
-  the lengths, which are those of all samples, cut off or not.
+  the lengths, which are those of all samples, cut off or not; wrong is what is
+  not correct.
   """
   graded = [r for r in records if r["reward"] is not None]
   n, m = float(len(records)), float(len(graded))
-  lengths = lambda kind: [r["tokens"] for r in graded if r["verdict"] == kind]
-  right, wrong = lengths("correct"), lengths("wrong")
+  right = [r["tokens"] for r in graded if r["verdict"] == "correct"]
+  wrong = [r["tokens"] for r in graded if r["verdict"] != "correct"]
   equal = metrics.degenerate_groups(
     [r["reward"] for r in graded], [r["group"] for r in graded]
   )
   return {
+    "accuracy": (float(len(right)), m),
     "reward": (sum(r["reward"] for r in graded), m),
     "length": (float(sum(r["tokens"] for r in records)), n),
     "length_correct": (float(sum(right)), float(len(right))),

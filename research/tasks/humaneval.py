@@ -18,10 +18,15 @@ from collections.abc import Iterator
 
 from research import splits
 from research.data import datasets
-from research.grading import blocks, sandbox
-from research.types import Problem, Verdict
+from research.grading import programs
+from research.types import Problem
 
 SPLITS = splits.SPLITS
+trace = programs.trace
+answer_text = programs.answer_text
+reward = programs.reward
+extracted = programs.extracted
+lenient = programs.lenient
 
 _ASK = (
   "Complete this function. Answer with the whole of it in a block of Python.\n"
@@ -60,41 +65,7 @@ def problem_of(row: dict[str, str]) -> Problem:
   meta = {
     "key": row["key"],
     "difficulty": len(row["solution"].strip().splitlines()),
-    "before": prompt[:start],
+    "before": f"{prompt[:start]}\n",
     "tests": f"{prompt[:start]}\n{row['test']}\ncheck({entry})\n",
   }
   return Problem(f"{_ASK}{prompt.strip()}", solution.strip(), meta)
-
-
-def trace(problem: Problem, seed: int) -> str:
-  """The reference solution in its block; one, whatever the seed."""
-  del seed
-  return answer_text(problem)
-
-
-def answer_text(problem: Problem) -> str:
-  """The answer alone, as a completed text ends."""
-  return f"```python\n{problem.answer}\n```"
-
-
-def reward(problem: Problem, text: str) -> Verdict:
-  """What the tests say of the last block of code."""
-  return _graded(problem, blocks.fenced(text))
-
-
-def extracted(text: str) -> str | None:
-  """The program that `reward` runs; None where there is none."""
-  return blocks.fenced(text)
-
-
-def lenient(problem: Problem, text: str) -> Verdict:
-  """Like `reward`; without a block the text itself may be the program."""
-  return _graded(problem, blocks.fenced(text) or blocks.program(text))
-
-
-def _graded(problem: Problem, source: str | None) -> Verdict:
-  """The verdict on a program, None where there is none."""
-  if source is None:
-    return Verdict("unparsed", 0.0)
-  source = f"{problem.meta['before']}\n{source}"
-  return sandbox.run(source, problem.meta["tests"])

@@ -232,32 +232,42 @@ def policy_gradient(
   mesh: Mesh | None = None,
   block: int = 512,
   reference: Model | None = None,
-  critic: Model | None = None,
 ) -> Objective:
   """Reinforcement: inputs are (trajectory, advantage_BT).
 
   The policy is scored at the temperature that it was sampled at, `block` tokens
   at a time (see `kernels.map_tokens`). With a `reference`, whose parameters are
-  `frozen`, it has a divergence_BT; with a `critic` (see research.scoring) the
-  parameters are {"policy": ..., "critic": ...} and it has values_BT.
+  `frozen`, it has a divergence_BT.
   """
 
   def objective(params, frozen, inputs):
     trajectory, advantage_BT = inputs
-    own = params if critic is None else params["policy"]
     policy = score(
       model,
-      own,
+      params,
       trajectory,
       temperature=temperature,
       mesh=mesh,
       block=block,
       reference=None if reference is None else (reference, frozen),
     )
-    if critic is not None:
-      values_BT = scoring.apply(critic, params["critic"], trajectory, mesh)
-      policy = dataclasses.replace(policy, values_BT=values_BT)
     return loss(policy, trajectory, advantage_BT)
+
+  return objective
+
+
+def critic(
+  model: Model, loss: Callable[..., Any], mesh: Mesh | None = None
+) -> Objective:
+  """What a policy's answers are worth: inputs are (trajectory, advantage_BT).
+
+  The parameters are those of research.scoring.
+  """
+
+  def objective(params, frozen, inputs):
+    del frozen
+    values_BT = scoring.apply(model, params, inputs[0], mesh)
+    return loss(values_BT, *inputs)
 
   return objective
 
@@ -301,14 +311,18 @@ def implicit_reward(
   model: Model,
   loss: Callable[..., Any],
   *,
+  temperature: float = 1.0,
   mesh: Mesh | None = None,
   block: int = 512,
 ) -> Objective:
-  """A language model that is itself a reward model: inputs are a Trajectory."""
+  """A language model that is itself a reward model: inputs are a Trajectory.
+
+  It is read at the temperature at which its reference was.
+  """
 
   def objective(params, frozen, trajectory: Trajectory):
     del frozen
-    phi = score(model, params, trajectory, mesh=mesh, block=block)
-    return loss(phi, trajectory)
+    law = {"temperature": temperature, "mesh": mesh, "block": block}
+    return loss(score(model, params, trajectory, **law), trajectory)
 
   return objective

@@ -1,5 +1,6 @@
 """Problems of a stage: a pool, and the part of it that belongs to a step."""
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -13,20 +14,31 @@ SEVEN = [Problem(str(i), "", {"key": str(i)}) for i in range(7)]
 
 
 def test_a_pool_is_the_beginning_of_its_split():
-  found = pools.pool(CHAIN, 9, seed=3)
+  found = pools.pool(CHAIN, 9, seed=3, inputs={})
   assert len(found) == 9
-  assert found[:4] == pools.pool(CHAIN, 4, seed=3)
-  assert found != pools.pool(CHAIN, 9, seed=4)
+  assert found[:4] == pools.pool(CHAIN, 4, seed=3, inputs={})
+  assert found != pools.pool(CHAIN, 9, seed=4, inputs={})
 
 
 def test_a_pool_ends_with_its_split(monkeypatch):
   from research.tasks import chain
 
   monkeypatch.setattr(chain, "problems", lambda *_, **__: iter(SEVEN))
-  assert pools.pool(CHAIN, 9, seed=0) == SEVEN
+  assert pools.pool(CHAIN, 9, seed=0, inputs={}) == SEVEN
   monkeypatch.setattr(chain, "problems", lambda *_, **__: iter(()))
   with pytest.raises(ValueError, match=r"chain: the split 'train' is empty"):
-    pools.pool(CHAIN, 9, seed=0)
+    pools.pool(CHAIN, 9, seed=0, inputs={})
+
+
+def test_a_stage_writes_problems_for_another(tmp_path):
+  pools.write(tmp_path / "some.jsonl", SEVEN)
+  told = dataclasses.replace(CHAIN, path="{before}/some.jsonl")
+  inputs = {"before": {"folder": str(tmp_path)}}
+  assert pools.pool(told, 5, seed=0, inputs=inputs) == SEVEN[:5]
+  with (tmp_path / "some.jsonl").open("a") as file:
+    file.write('{"prompt": "", "answer": "", "meta": {}, "begun": ""}\n')
+  with pytest.raises(ValueError, match=r"some.jsonl:8: a problem has .* a key"):
+    pools.pool(told, 9, seed=0, inputs=inputs)
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 10])

@@ -8,31 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import rollouts, run, student
+from experiments import rollouts, student
 from experiments.stages import reinforce
 from research.models import transformer
 from research.sampling import engine, rollout
 from research.types import TrainState, Trajectory, Verdict
-from tests.experiments import tiny
+from tests.experiments.reinforcing import built, killed, start, trained
 
 CALC = "research.environments.calculator"
-
-
-def config(**changes):
-  """The tiny run's reinforced stage, from an untrained student."""
-  c = tiny.get_config().to_dict()
-  for name in ("distilled", "polished", "climbed", "evaluate"):
-    del c[name]
-  c["stages"] = ("annotate", "answer_only", "reinforced")
-  c["answer_only"]["loop"] |= {"steps": 2}
-  about = c["reinforced"] | {"start": "answer_only"}
-  about["rollout"] = about["rollout"] | changes.pop("rollout", {})
-  c["reinforced"] = about | changes
-  return c
-
-
-def built(**changes):
-  return run.plan(config(**changes))["reinforced"][1]
 
 
 @pytest.fixture
@@ -47,7 +30,7 @@ def sampler(tmp_path, grader=None, **changes):
   cfg = built(**changes)
   mesh = student.make_mesh(cfg)
   made = rollouts.Rollouts(
-    cfg, cfg.problems, cfg.pool, tmp_path, mesh, cfg.minibatches
+    cfg, {}, cfg.problems, cfg.pool, tmp_path, mesh, cfg.minibatches
   )
   if grader is not None:
     count = itertools.count()
@@ -163,6 +146,34 @@ def test_what_was_cut_off(how, wanted, tmp_path, state):
   assert cut(records, how, tmp_path, state) == [wanted, {}, {}]
 
 
+def test_bonuses_raise_what_was_graded(tmp_path, state):
+  """0.25 for the form, which nothing of an untrained policy has, and half of
+  the share of another script; what was not graded earns none."""
+  bonuses = (
+    {"name": "research.rewards.form", "weight": 0.25},
+    {
+      "name": "research.rewards.language",
+      "weight": 0.5,
+      "args": {"scripts": ("LATIN",)},
+    },
+  )
+  grader = lambda i: Verdict("error", None) if i == 0 else points(i)
+  made, cfg = sampler(tmp_path, grader, rollout={"bonuses": bonuses})
+  _, seen = made.sample(state, 0)
+  path = next((tmp_path / "rollouts").iterdir())
+  records = [json.loads(row) for row in path.read_text().splitlines()]
+  assert records[0]["reward"] is None and "bonuses" not in records[0]
+  for i, record in enumerate(records[1:], 1):
+    earned = record["bonuses"]
+    assert earned["form"] == 0
+    assert record["reward"] == i + 0.5 * earned["language"]
+  n = float(cfg.rollout.problems * cfg.rollout.group)
+  assert seen["bonus_form"] == (0.0, n - 1)
+  assert 0 < seen["bonus_language"][0] <= n - 1
+  with pytest.raises(ValueError, match="no bonuses"):
+    built(rollout={"bonuses": bonuses, "turns": 2})
+
+
 def test_a_reward_that_is_no_number_ends_no_run(tmp_path, state):
   grader = lambda i: Verdict("wrong", float("nan") if i == 0 else float(i))
   made, cfg = sampler(tmp_path, grader)
@@ -209,64 +220,16 @@ def test_a_sample_is_spoken_as_it_is_packed():
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
-  """A student of two steps, as a later stage is told of it."""
-  folder = tmp_path_factory.mktemp("run") / "answer_only"
-  corpus = folder.parent / "answers.jsonl"
-  record = {"prompt": "3a+4", "completion": "#### 7"}
-  corpus.write_text(json.dumps(record) + "\n")
-  c = config()
-  c["answer_only"]["corpora"] = [{"path": str(corpus)}]
-  module, cfg = run.plan(c)["answer_only"]
-  folder.mkdir()
-  module.run(cfg, {}, folder)
-  return {"answer_only": {"folder": str(folder)}}
+  return start(tmp_path_factory.mktemp("run"))
 
 
-WHOLE = {
-  "reference": "answer_only",
-  "epochs": 2,
-  "minibatches": 2,
-  "before": "trainer",
-  "advantage": {"normalize": False, "beta": 0.01},
-  "algorithm": {
-    "name": "research.algorithms.grpo",
-    "args": {"beta": 0.1, "kl": "k3_weighted", "cap": 2.0},
-  },
-  "loop": {"steps": 4, "save_every": 2, "keep": 2, "best": None},
-}
-
-
-def trained(folder, started, **changes):
-  """Reinforces; returns what each step said, and the last parameters."""
-  module, cfg = run.plan(config(**(WHOLE | changes)))["reinforced"]
-  folder = folder / "reinforced"  # a stage's name is in its keys
-  folder.mkdir(parents=True, exist_ok=True)
-  module.run(cfg, started, folder)
-  lines = (folder / "metrics.jsonl").read_text().splitlines()
-  done = {"reinforced": {"folder": str(folder)}}
-  params = student.load(cfg, done, "reinforced", student.make_mesh(cfg))
-  return [json.loads(line) for line in lines], jax.device_get(params)
-
-
-def test_several_updates_a_step_resume_to_the_bit(
-  tmp_path, started, monkeypatch
-):
+def test_several_updates_a_step_resume_to_the_bit(tmp_path, started):
   told, params = trained(tmp_path / "whole", started)
   assert [line["step"] for line in told] == [0, 1, 2, 3]
   # The first of four updates is on-policy; those behind it move the ratio.
   assert told[0]["ratio_min"] < 1 < told[0]["ratio_max"]
   assert told[0]["kl"] >= 0
-  sample, count = rollouts.Rollouts.sample, itertools.count()
-
-  def cut(self, state, step):
-    if next(count) == 3:
-      raise KeyboardInterrupt
-    return sample(self, state, step)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(rollouts.Rollouts, "sample", cut)
-    with pytest.raises(KeyboardInterrupt):
-      trained(tmp_path / "cut", started)
+  killed(tmp_path / "cut", started, at=3)
   again, same = trained(tmp_path / "cut", started)
   assert again == told
   jax.tree.map(np.testing.assert_array_equal, params, same)
@@ -283,7 +246,7 @@ def test_a_penalty_holds_the_policy(tmp_path, started):
   assert any(not np.array_equal(*pair) for pair in leaves)
 
 
-def test_the_whole_divergence_wants_a_reference(tmp_path, started):
+def test_the_whole_divergence_wants_a_reference():
   args = {"name": "research.algorithms.grpo", "args": {"kl": "full"}}
   with pytest.raises(ValueError, match="name its stage"):
-    trained(tmp_path / "none", started, algorithm=args, reference=None)
+    built(algorithm=args, reference=None)

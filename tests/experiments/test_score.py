@@ -101,7 +101,7 @@ def test_how_rows_are_cut_is_no_matter(corpus, inputs, rows, length):
 
 
 def test_rows_longer_than_the_context_are_refused(corpus):
-  with pytest.raises(ValueError, match=r"score: rows of 97 .* context of 96"):
+  with pytest.raises(ValueError, match=r"rows of 97 .* context of 96"):
     asked(corpus, length=97)
 
 

@@ -90,7 +90,7 @@ def test_other_groups_may_be_given():
 
 def test_mixed_groups_are_found_on_the_host():
   """By max = min, not by a float's std; -1 is in none."""
-  rewards = [0.1, 0.1, 1, 0, 0.3, 0.3 + 1e-12, 9, 8]
+  rewards = [0.1, 0.1, 1, 0, 0.3, 0.3 + 1e-6, 9, 8]
   ids = [3, 3, 0, 0, 5, 5, -1, -1]
   found = groups.varied(rewards, ids)
   np.testing.assert_array_equal(found, [0, 0, 1, 1, 1, 1, 0, 0])
@@ -98,6 +98,8 @@ def test_mixed_groups_are_found_on_the_host():
   again = groups.varied(np.array(rewards)[order], np.array(ids)[order])
   np.testing.assert_array_equal(again, found[order])
   assert not groups.varied([], []).any()
+  # one and the same fp32, so that the device finds no advantage in them
+  assert not groups.varied([0.1 + 0.2, 0.3], [0, 0]).any()
 
 
 def test_a_static_shape_serves_any_groups():

@@ -13,7 +13,7 @@ ROWS = [
 ]
 ALONE = [[answer] for row in ROWS for answer in row]
 SMALL = ("logprobs", "old_logprobs", "now")
-LAWS = (*SMALL, "ref_logprobs", "values", "process", "value", "tokens")
+LAWS = (*SMALL, "ref_logprobs", "values", "process", "tokens")
 
 
 def packed(rows=ROWS, T=9, left=0):
@@ -40,10 +40,10 @@ def packed(rows=ROWS, T=9, left=0):
   for name in ("positions", "segments", "group", "tokens"):
     held[name] = held[name].astype(np.int32)
   out = {f"{name}_BT": x for name, x in held.items()}
-  now, value = out.pop("now_BT"), out.pop("value_BT")
+  now = out.pop("now_BT")
   zeros = np.zeros((B, T), np.int32)
   rollout = Trajectory(truncated_BT=zeros, version_BT=zeros, **out)
-  return rollout, Policy(now, np.exp(now), value, np.square(now))
+  return rollout, Policy(now, np.exp(now), np.square(now))
 
 
 def answers(rollout):

@@ -95,7 +95,7 @@ def along(space, i, table):
   return behind_a_prompt(table[at, tokens])
 
 
-def policy(space, i, table, values=None, reference=None):
+def policy(space, i, table, reference=None):
   """What a table says of the answers `i`."""
   logp = jax.nn.log_softmax(table)
   by_prefix = lambda x: behind_a_prompt(x[jnp.asarray(space.at)[i]])
@@ -107,7 +107,6 @@ def policy(space, i, table, values=None, reference=None):
   return Policy(
     along(space, i, logp),
     by_prefix(entropy),
-    None if values is None else by_prefix(values),
     divergence,
   )
 

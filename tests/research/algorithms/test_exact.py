@@ -38,13 +38,12 @@ def gradient(module, space, *, size=2, args=None, terms=None, **more):
   `more` are functions of the answers that fill a trajectory's other fields.
   """
   old, reference = space.drawn(0, 8), space.drawn(1, 8)
-  values = space.drawn(2)
 
   def one(table, i):
     seen = {name: f(i) for name, f in more.items()}
     rollout = trajectory(space, i, old, rewards(space), **seen)
     advantage = module.advantage(rollout, **(args or {}))
-    said = policy(space, i, table, values, reference)
+    said = policy(space, i, table, reference)
     return module.loss(said, rollout, advantage, **(terms or {}))[0] / size
 
   total = lambda table: expected(lambda i: one(table, i), space, old, size)
@@ -100,7 +99,6 @@ def test_the_policy_gradient_is_exact(name, beta):
       module,
       TWO,
       args=args | {"beta": beta},
-      terms={"value_weight": 0.0} if module is ppo else None,
       **more,
     )
     same(found, share * true(TWO, beta))
@@ -127,7 +125,6 @@ def test_gae_has_no_bias_with_a_true_critic():
       TWO,
       size=1,
       args={"lam": 0.3},
-      terms={"value_weight": 0.0},
       values_BT=critic_along(TWO, values),
     )
     same(by(won / TWO.visits(old)), true(TWO))
@@ -143,7 +140,6 @@ def test_ppo_learns_from_rewards_of_tokens():
       TWO,
       size=1,
       args={"lam": 1.0},
-      terms={"value_weight": 0.0},
       values_BT=critic_along(TWO),
       process_BT=lambda i: along(TWO, i, worth),
     )
@@ -182,7 +178,7 @@ def of_kl(space, kl, table, old):
     rollout = trajectory(
       space, i, old, rewards(space), ref_logprobs_BT=reference_along(space)(i)
     )
-    said = policy(space, i, table, None, reference)
+    said = policy(space, i, table, reference)
     nothing = jnp.zeros_like(rollout.mask_BT)
     terms = {"kl": kl, "beta": BETA}
     return rloo.loss(said, rollout, nothing, **terms)[0]

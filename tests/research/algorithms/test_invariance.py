@@ -15,6 +15,7 @@ import pytest
 
 import research.algorithms
 from research import scoring, sharding
+from research.algorithms import ppo
 from research.models import transformer
 from research.models.config import Model
 from research.training import objectives
@@ -50,9 +51,16 @@ def any_loss(policy, rollout, advantage_BT):
 @functools.cache
 def summed(microbatches, devices):
   mesh = sharding.make_mesh(data=2, fsdp=2) if devices > 1 else None
-  objective = objectives.policy_gradient(
-    MODEL, any_loss, temperature=0.8, mesh=mesh, critic=MODEL, block=16
+  policy = objectives.policy_gradient(
+    MODEL, any_loss, temperature=0.8, mesh=mesh, block=16
   )
+  critic = objectives.critic(MODEL, ppo.value_loss, mesh)
+
+  def objective(params, frozen, inputs):
+    total, count, told = policy(params["policy"], frozen, inputs)
+    value, _, seen = critic(params["critic"], frozen, inputs)
+    return total + value, count, told | seen
+
   f = functools.partial(steps.accumulate, objective, microbatches=microbatches)
   return jax.jit(f), mesh
 

@@ -18,7 +18,7 @@ from research.sampling.sampler import Sampling
 from research.types import Problem, Verdict
 
 TOKENIZER = text.ByteTokenizer()
-PROBLEMS = [Problem("ab", "1", {}), Problem("c", "2", {})]
+PROBLEMS = [Problem(x, y, {"key": x}) for x, y in (("ab", "1"), ("c", "2"))]
 
 
 def done(ids, logprobs=None, truncated=False):
@@ -98,6 +98,21 @@ def test_what_the_prompt_wrote_is_graded_and_shown_but_not_trained():
   assert records[0]["tokens"] == 2
 
 
+def test_an_answer_that_is_begun_is_finished_graded_and_shown_whole():
+  problem = dataclasses.replace(PROBLEMS[0], begun="1+1=2\n")
+  plain, ids = (
+    rollout.prompt_ids(TOKENIZER, p) for p in (PROBLEMS[0], problem)
+  )
+  assert bytes(ids[len(plain) :].tolist()) == b"1+1=2\n"
+  seen = []
+  grader = types.SimpleNamespace(
+    reward=lambda _, text: seen.append(text) or RIGHT
+  )
+  records = rollout.grade(grader, TOKENIZER, [problem], COMPLETIONS[:1])
+  assert seen == ["1+1=2\nA"] and records[0]["completion"] == seen[0]
+  assert records[0]["tokens"] == 2  # what was written for it is not counted
+
+
 def test_a_failed_grader_is_no_zero_reward():
   verdicts = [RIGHT, Verdict("error", None), WRONG, WRONG]
   records, out = sampled(verdicts, COMPLETIONS)
@@ -117,7 +132,8 @@ def test_the_summary_counts_truncated_answers_in_the_length():
   seen = rollout.summarise(records)
   assert seen["length"] == (10.0, 4.0) and seen["truncated"] == (1.0, 4.0)
   assert seen["length_correct"] == (2.0, 1.0)
-  assert seen["length_wrong"] == (5.0, 2.0)
+  assert seen["length_wrong"] == (8.0, 3.0)
+  assert seen["accuracy"] == (1.0, 4.0)
   assert seen["unparsed"] == (1.0, 4.0)
   assert seen["degenerate_groups"] == (1.0, 2.0)
 

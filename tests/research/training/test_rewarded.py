@@ -84,24 +84,20 @@ def test_a_reference_is_frozen():
   assert size(own) > 1e-3 and size(other) == 0
 
 
-def test_a_critic_learns_beside_the_policy():
-  """Values at t are of the tokens up to t; both have gradients of their own."""
-  objective = objectives.policy_gradient(
-    MODEL, ppo.loss, temperature=1.0, critic=MODEL
-  )
-  params = {"policy": drawn(0), "critic": scored(1)}
-  advantage_BT = jnp.ones((B, T))
-  grads = jax.grad(lambda p: objective(p, None, (rollout(), advantage_BT))[0])(
-    params
-  )
-  heads = grads["critic"]["head_D"], grads["critic"]["offset"]
+def test_a_critic_learns_what_answers_are_worth():
+  """Values at t are of the tokens up to t."""
+  objective = objectives.critic(MODEL, ppo.value_loss)
+  params = scored(1)
+  inputs = rollout(), jnp.ones((B, T))
+  grads = jax.grad(lambda p: objective(p, None, inputs)[0])(params)
+  heads = grads["head_D"], grads["offset"]
   assert all(np.abs(g).max() > 1e-3 for g in heads)
-  values = scoring.apply(MODEL, params["critic"], rollout())
+  values = scoring.apply(MODEL, params, rollout())
   tokens = rollout().tokens_BT
   later = dataclasses.replace(
     rollout(), tokens_BT=tokens.at[:, 3].set((tokens[:, 3] + 1) % 11)
   )
-  changed = scoring.apply(MODEL, params["critic"], later)
+  changed = scoring.apply(MODEL, params, later)
   moved = np.abs(changed - values).max(0) > 0
   np.testing.assert_array_equal(moved, [0, 0, 0, 1, 1, 0, 0, 0])
 

@@ -4,7 +4,7 @@ A student of 0.6 M has read right answers to countdown problems, without any
 working, and names an expression of the right numbers that rarely makes the
 target. Each algorithm then samples as many answers to as many problems, with
 one learning rate and two epochs of two minibatches a step, so that ratios
-leave 1 and clips bite.
+leave 1 and clips bite. PPO's critic and PRIME's reward model learn beside it.
 
 Hypotheses. H1 Every algorithm that is told the truth beats its start:
             x - start > 0.05.
@@ -12,12 +12,13 @@ Hypotheses. H1 Every algorithm that is told the truth beats its start:
             dr_grpo, dapo, gspo, cispo and rloo differ by more than 0.05.
             H3 The control, grpo paid by a coin, gains nothing: coin - start is
             within 0.03 of 0.
+            H4 Rewards of tokens that a model learns from outcomes add to them:
+            prime - rloo > 0.
 Command.  python -m experiments.seeds --workdir=runs/algorithms --seeds=0,1,2 \
             --config=experiments/ablations/algorithms.py \
             --out=experiments/results/reinforcement/algorithms.md
 Expected. experiments/results/reinforcement.md.
-Source.   The papers of research/algorithms. PPO and PRIME, which want a second
-          model beside the policy, are not among them.
+Source.   The papers of research/algorithms; PRIME's beta of 0.05.
 """
 
 from typing import Any
@@ -28,16 +29,20 @@ from experiments.configs import _pair
 
 COUNTDOWN = "research.tasks.countdown"
 COIN = "experiments.ablations._coin"
-STEPS, WARM, LENGTH, NEW_TOKENS = 60, 300, 64, 20
+STEPS, WARM, LENGTH, NEW_TOKENS = 50, 300, 64, 20
+RATE = 1e-4
 CONSTANT = {"length": NEW_TOKENS}
+BESIDE = {"optimizer": {"learning_rate": RATE, "schedule": "constant"}}
 ALGORITHMS: dict[str, tuple[str, dict[str, Any]]] = {
   "reinforce": ("reinforce", {}),
   "rloo": ("rloo", {}),
+  "ppo": ("ppo", {}),
   "grpo": ("grpo", {}),
   "dr_grpo": ("dr_grpo", CONSTANT),
   "dapo": ("dapo", {}),
   "gspo": ("gspo", {"clip_low": 0.2, "clip_high": 0.2}),
   "cispo": ("cispo", {}),
+  "prime": ("prime", {}),
   "expert": ("expert_iteration", {}),
   "coin": ("grpo", {}),
 }
@@ -51,54 +56,82 @@ def problems(split, task=COUNTDOWN):
 def reinforce(name, test):
   """A student of one algorithm from the weak start."""
   algorithm, args = ALGORITHMS[name]
-  task = COIN if name == "coin" else COUNTDOWN
+  return policy(algorithm, args, test) | {
+    "problems": problems("train", COIN if name == "coin" else COUNTDOWN),
+    "critic": BESIDE if name == "ppo" else None,
+    "process": BESIDE if name == "prime" else None,
+    "reference": "start" if name == "prime" else None,
+  }
+
+
+def policy(algorithm, args, test):
+  """A stage of reinforcement from the weak start."""
   return {
     "stage": "experiments.stages.reinforce",
     "start": "start",
-    "problems": problems("train", task),
+    "problems": problems("train"),
     "pool": 16 if test else 4000,
     "rollout": {
-      "problems": 2 if test else 32,
+      "problems": 2 if test else 16,
       "group": 4 if test else 8,
       "new_tokens": NEW_TOKENS,
       "length": LENGTH,
-      "rows": 8 if test else 256,
+      "rows": 8 if test else 128,
     },
     "algorithm": {"name": f"research.algorithms.{algorithm}", "args": args},
     "advantage": {},
     "epochs": 2,
     "minibatches": 2,
-    "optimizer": {"learning_rate": 1e-4, "schedule": "constant"},
+    "optimizer": {"learning_rate": RATE, "schedule": "constant"},
     "loop": {"steps": 2 if test else STEPS, "save_every": 20},
   }
 
 
-def evaluate(test):
-  """All students, and what sampling finds in the one they began from."""
+def evaluate(test, students, pairs):
+  """Students, and what sampling finds in the one that all began from."""
   suite = {"prefix": "", "problems": problems("test")}
   suite |= {"count": 8 if test else 512, "new_tokens": NEW_TOKENS}
-  against = [(name, "start") for name in ALGORITHMS]
+  against = [(name, "start") for name in students]
   return {
     "stage": "experiments.stages.evaluate",
-    "students": ("start", *ALGORITHMS),
+    "students": ("start", *students),
     "suites": [suite],
-    "samples": 2 if test else 8,
-    "ks": [1, 2] if test else [1, 8],
-    "pairs": [*against, ("grpo", "coin"), ("dr_grpo", "grpo")],
+    "samples": 2 if test else 4,
+    "ks": [1, 2] if test else [1, 4],
+    "pairs": [*against, *pairs],
     "rows": 16 if test else 512,
+  }
+
+
+def trend(test, students, metrics):
+  """What the policies' last steps said."""
+  return {
+    "stage": "experiments.stages.trend",
+    "stages": tuple(students),
+    "metrics": metrics,
+    "last": 1 if test else 10,
   }
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """Returns the comparison; "test" shrinks it to seconds."""
   test = arg == "test"
+  students = {name: reinforce(name, test) for name in ALGORITHMS}
+  metrics = ("reward", "entropy", "ratio_outside")
+  return compare(arg, students, metrics, [("grpo", "coin"), ("prime", "rloo")])
+
+
+def compare(arg, students, metrics, pairs):
+  """Returns the run that reinforces such students from the weak start."""
+  test = arg == "test"
   config = _pair.base(arg)
   answers = {"{annotate}/answers.jsonl": 1.0}
   stages = {
     "annotate": _pair.annotate(test, problems=problems("train")),
     "start": _pair.distill(answers, WARM, test, length=LENGTH),
-    **{name: reinforce(name, test) for name in ALGORITHMS},
-    "evaluate": evaluate(test),
+    **students,
+    "trend": trend(test, students, metrics),
+    "evaluate": evaluate(test, students, pairs),
   }
   config.update(stages)
   config.stages = tuple(stages)

@@ -1,132 +1,176 @@
 """Reinforcement of a checkpoint by rules alone: what published recipes share.
 
 On disk are a checkpoint, `config.base.directory`, and under `config.data_dir`
-GSM8K's files; the sources' own problems are named in each recipe. `:test` needs
-neither: its base has learned a little from a solver. Beside every result stands
-pass@k of the checkpoint that it began from.
+the problems' files; the sources' own problems are named in each recipe. A form
+`:small` wants neither, and two cores for minutes: a student of 0.2 M that has
+read answers to countdown problems is reinforced by the source's law, at a rate
+and at sizes that fit it. `:test` is the same in seconds and learns nothing.
+Beside every result stands pass@k of what it began from.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-CHAIN = "research.tasks.chain"
-GSM8K = "research.tasks.gsm8k"
+from experiments.configs import _pair
+
+COUNTDOWN = "research.tasks.countdown"
+PROMPT = 1024  # tokens that a published recipe's prompt may have
+# The small form: tokens of an answer, problems a step, answers each, a rate.
+ANSWER, PROBLEMS, GROUP, RATE, STEPS = 20, 24, 8, 3e-4, 60
+
+
+class Source(NamedTuple):
+  """The problems of training and of evaluation, and how many are evaluated.
+
+  Without args of their own they are read from `config.data_dir`.
+  """
+
+  train: dict[str, Any]
+  test: dict[str, Any]
+  count: int
+
+
+GSM8K = Source(
+  {"task": "research.tasks.gsm8k", "split": "train"},
+  {"task": "research.tasks.gsm8k", "split": "test"},
+  1319,
+)
+
+# What a source gives of a stage of reinforcement, by the length of its answers.
+Law = Callable[[int], dict[str, Any]]
 
 
 def recipe(
   arg: str,
   preset: str,
-  student: dict[str, Any],
+  law: Law,
   stages: list[tuple[int, int, int]],
+  source: Source = GSM8K,
 ) -> ConfigDict:
-  """Returns base -> students -> evaluation; "test" shrinks it to seconds.
+  """Returns base -> students -> evaluation; "small" and "test" shrink it.
 
-  `student` has the fields of experiments.stages.reinforce that a source gives.
   `stages` are (new tokens, group, steps), each begun from the one before.
   """
-  test = arg == "test"
-  config = ConfigDict()
-  config.seed, config.data_dir = 0, ""
-  args = ConfigDict({"data_dir": config.get_ref("data_dir")})
-  split = lambda name: {"task": GSM8K, "split": name, "args": args}
-  if test:
-    split = lambda name: {"task": CHAIN, "split": name}
-    stages = [(32, 4, 2) for _ in stages]
-    config.update(_small(split("train")))
+  if arg in ("small", "test"):
+    test = arg == "test"
+    config, begun = small(test), ("annotate", "base")
+    stages, source = _fitting(test, stages), _countdowns(4 if test else 512)
+    shape = functools.partial(_small_shape, test)
   else:
-    config.update(_published(preset, 1024 + max(new for new, _, _ in stages)))
-    config.base = base = ConfigDict({"directory": ""})
-    base.stage = "experiments.stages.checkpoint"
-    config.tokenizer = base.get_ref("directory")
-  names, start = [], "base"
-  for place, sizes in enumerate(stages, 1):
+    config, begun = published(preset, stages), ("base",)
+    args = {"args": ConfigDict({"data_dir": config.get_ref("data_dir")})}
+    read = (args | source.train, args | source.test, source.count)
+    shape, source = _published_shape, Source(*read)
+  start, names = "base", []
+  for place, (new, group, steps) in enumerate(stages, 1):
     name = "student" if len(stages) == 1 else f"student_{place}"
-    about = reinforce(student, start, split("train"), sizes, test)
-    config[name] = about
+    told = shape(law(new), {"new_tokens": new, "group": group})
+    told |= {"start": start, "problems": source.train}
+    config[name] = told | {"loop": {"steps": steps, "save_every": 20}}
     names, start = [*names, name], name
-  config.evaluate = evaluate(["base", *names], split("test"), test, stages)
-  begun = ("annotate", "base") if test else ("base",)
+  students, longest = ("base", *names), max(new for new, _, _ in stages)
+  config.evaluate = evaluate(arg, students, source, longest)
   config.stages = (*begun, *names, "evaluate")
   return config
 
 
-def reinforce(
-  student: dict[str, Any],
-  start: str,
-  problems: dict[str, Any],
-  sizes: tuple[int, int, int],
-  test: bool,
-) -> dict[str, Any]:
-  """One stage of reinforcement at one length."""
-  new_tokens, group, steps = sizes
-  law = dict(student["rollout"])
-  if test:  # an untrained base earns nothing that differs
-    law |= {"problems": 2, "refills": None}
-  length = 96 if test else 1024 + new_tokens
-  shape = {"new_tokens": new_tokens, "length": length, "group": group}
-  return student | {
-    "stage": "experiments.stages.reinforce",
-    "start": start,
-    "before": "trainer",
-    "problems": problems,
-    "pool": 16 if test else 7473,
-    "rollout": law | shape | {"rows": 8 if test else 64},
-    "reference": "base" if student.get("reference") else None,
-    "minibatches": 1 if test else student.get("minibatches", 1),
-    "microbatches": 1 if test else 8,
-    "loop": {"steps": steps, "save_every": 2 if test else 20},
-  }
+def countdown(split: str) -> dict[str, Any]:
+  """Three numbers and a target, of the small form."""
+  return {"task": COUNTDOWN, "split": split, "args": {"largest": 12}}
+
+
+def _countdowns(count: int) -> Source:
+  return Source(countdown("train"), countdown("test"), count)
 
 
 def evaluate(
-  students: list[str],
-  problems: dict[str, Any],
-  test: bool,
-  stages: list[tuple[int, int, int]],
+  arg: str, students: tuple[str, ...], source: Source, new_tokens: int
 ) -> dict[str, Any]:
-  """All students, from the checkpoint on, at the longest length."""
-  suite = {"prefix": "", "problems": problems, "count": 4 if test else 1319}
+  """All students, from what they began from on, at the longest length."""
+  samples, rows = {"": (16, 64), "small": (8, 512), "test": (2, 8)}[arg]
+  suite = {"prefix": "", "problems": source.test, "count": source.count}
   return {
     "stage": "experiments.stages.evaluate",
     "students": students,
-    "suites": [suite | {"new_tokens": max(new for new, _, _ in stages)}],
-    "samples": 2 if test else 16,
-    "ks": [1, 2] if test else [1, 16],
+    "suites": [suite | {"new_tokens": new_tokens}],
+    "samples": samples,
+    "ks": [1, samples],
     "pairs": [[students[-1], "base"]],
-    "rows": 4 if test else 64,
+    "rows": rows,
   }
 
 
-def _published(preset: str, context: int) -> dict[str, Any]:
-  """A run over a checkpoint on eight devices."""
-  usual = {"dtype": "bfloat16", "remat": "everything", "context": context}
-  return {
-    "model": {"preset": preset} | usual,
-    "mesh": {"data": 1, "fsdp": 8, "tensor": 1, "context": 1},
-  }
+def published(preset: str, stages: list[tuple[int, int, int]]) -> ConfigDict:
+  """A run over the checkpoint `base` on eight devices."""
+  config = ConfigDict({"seed": 0, "data_dir": ""})
+  room = PROMPT + max(new for new, _, _ in stages)
+  usual = {"dtype": "bfloat16", "remat": "everything", "context": room}
+  config.model = {"preset": preset} | usual
+  config.mesh = {"data": 1, "fsdp": 8, "tensor": 1, "context": 1}
+  base = ConfigDict({"directory": ""})
+  base.stage = "experiments.stages.checkpoint"
+  config.base, config.tokenizer = base, base.get_ref("directory")
+  return config
 
 
-def _small(problems: dict[str, Any]) -> dict[str, Any]:
-  """A run over a tiny student that a solver taught a little."""
-  return {
-    "tokenizer": "bytes",
-    "model": {"preset": "tiny", "width": 32, "layers": 1},
-    "mesh": {"data": 1, "fsdp": 1, "tensor": 1, "context": 1},
-    "annotate": {
-      "stage": "experiments.stages.annotate",
-      "problems": problems,
-      "count": 64,
-      "teacher": "research.teachers.solver",
-    },
-    "base": {
-      "stage": "experiments.stages.distill",
-      "corpora": [{"path": "{annotate}/traces.jsonl"}],
-      "loss": {"name": "research.losses.supervised", "args": {}},
-      "rows": 4,
-      "length": 96,
-      "shards": 1,
-      "optimizer": {"learning_rate": 1e-3},
-      "loop": {"steps": 4, "save_every": 4},
-    },
+def small(test: bool) -> ConfigDict:
+  """A run over `base`, a small student that has read answers alone."""
+  config = _pair.base("test" if test else "", width=64, layers=3)
+  config.annotate = _pair.annotate(test, problems=countdown("train"))
+  answers = {"{annotate}/answers.jsonl": 1.0}
+  config.base = _pair.distill(answers, 500, test, length=64)
+  return config
+
+
+def _fitting(
+  test: bool, stages: list[tuple[int, int, int]]
+) -> list[tuple[int, int, int]]:
+  """Returns stages of the small form, their lengths in the same ratios."""
+  longest = max(new for new, _, _ in stages)
+  fit = lambda new: max(ANSWER * new // longest, ANSWER // 2)
+  steps = 2 if test else STEPS // len(stages)
+  group = lambda n: min(n, 4 if test else GROUP)
+  return [(fit(new), group(n), steps) for new, n, _ in stages]
+
+
+def _published_shape(
+  law: dict[str, Any], sizes: dict[str, int]
+) -> dict[str, Any]:
+  """A source's law at its own sizes."""
+  usual = {"before": "trainer", "pool": 7473, "microbatches": 8}
+  room = {"length": PROMPT + sizes["new_tokens"], "rows": 64}
+  told = {"stage": "experiments.stages.reinforce"} | usual | law
+  return told | {"rollout": law["rollout"] | sizes | room}
+
+
+def _small_shape(
+  test: bool, law: dict[str, Any], sizes: dict[str, int]
+) -> dict[str, Any]:
+  """A source's law at sizes and a rate that fit the small form."""
+  problems, rows = (2, 8) if test else (PROBLEMS, PROBLEMS * GROUP)
+  room = sizes | {"problems": problems, "rows": rows, "length": 64}
+  if test:  # an untrained base earns nothing that differs
+    room["refills"] = None
+  parts = 1 if test else min(law.get("minibatches", 1), 4)
+  few = {"microbatches": 1, "minibatches": parts, "pool": 16 if test else 4000}
+  factor = RATE / law["optimizer"]["learning_rate"]
+  others = {
+    name: law[name] | {"optimizer": _faster(law[name]["optimizer"], factor)}
+    for name in ("critic", "process")
+    if name in law
   }
+  told = {"stage": "experiments.stages.reinforce", "before": "trainer"} | law
+  return (
+    told
+    | few
+    | others
+    | {"optimizer": _faster(law["optimizer"], factor)}
+    | {"rollout": law["rollout"] | room}
+  )
+
+
+def _faster(optimizer: dict[str, Any], factor: float) -> dict[str, Any]:
+  return optimizer | {"learning_rate": factor * optimizer["learning_rate"]}

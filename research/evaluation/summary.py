@@ -18,7 +18,15 @@ Value = Any  # a number, or {mean, low, high, n}
 
 HOME = "in distribution"
 MINUS = "_minus_"
-PLAIN = ("nats", "yield", "right", "sound")  # worth a column without an "@"
+PLAIN = (
+  "nats",
+  "yield",
+  "right",
+  "sound",
+  "correct",
+  "mistakes",
+  "entropy",
+)  # worth a column without an "@"
 ORDER = (
   r"pass@1",
   r"lenient_pass@1",

@@ -158,10 +158,12 @@ def test_there_are_recipes():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_has_a_plan(here, tmp_path, name):
-  for arg in ("", ":test"):
+  said = (EXPERIMENTS / f"{name}.py").read_text()
+  forms = ("", ":test", ":small") if "`:small`" in said else ("", ":test")
+  for arg in forms:
     path = f"experiments/{name}.py{arg}"
     given = []
-    if not arg and "base.directory" in (EXPERIMENTS / f"{name}.py").read_text():
+    if not arg and "base.directory" in said:
       given = ["--config.base.directory=bytes"]  # a checkpoint's tokenizer
     assert here(tmp_path / "run", "--dry_run", *given, config=path) is None
 

@@ -1,0 +1,199 @@
+"""R1's four stages: a cold start, reinforcement, its own best answers, more.
+
+    base -> cold: long chains of thought, a few thousand
+         -> first: reinforcement by accuracy and one language
+    base -> second: what the first wrote and was right, in one language
+         -> student: reinforcement again, cooler
+
+Hypothesis. H1 The pipeline beats reinforcement alone, from the same base and by
+            as many sampled answers: student - alone > 0.05.
+            H2 The cold start is what makes it: alone stays at answers without
+            working, at a tenth of the tokens.
+            H3 A base taught by the first's right answers is no worse than the
+            first: second - first within 0.05 of 0.
+Command.  python -m experiments.seeds --workdir=runs/r1 --seeds=0,1,2 \
+            --config=experiments/configs/r1.py:small \
+            --out=experiments/results/reinforcement/r1.md
+          or, from Qwen/Qwen2.5-1.5B in the place of DeepSeek-V3-Base, on GSM8K
+          and, beside it under config.data_dir, long chains in chains.jsonl,
+          python -m experiments.run --config=experiments/configs/r1.py \
+            --workdir=runs/r1 --config.base.directory=DIR \
+            --config.data_dir=DIR
+Expected. Published, at 671 B: AIME24 79.8, MATH-500 97.3. Not run here; of
+          `:small` see experiments/results/reinforcement.md.
+Cost.     `:small`: half an hour of a core a seed; `:test`: a minute.
+Source.   DeepSeek-AI 2025 (2501.12948), as transcribed. Cold start: 2 epochs,
+          5e-5 to a tenth, 128 rows. First: as R1-Zero, clip 10 (one
+          transcription says 0.2), language consistency. Second: 600k of 800k
+          examples are its own. Last: T 0.7, 1,700 steps; the preference rewards
+          of its last 400 and data without a verifier are not here. `:small`
+          has countdown, whose working is a search, and 400 searches to begin.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.configs import _pair, _zero
+
+ANSWER, ROOM = 192, 256  # tokens of a search, and with its prompt
+GROUP, PROBLEMS, SAMPLED = 8, 12, 4000
+FIRST, LAST = 30, 15  # steps; `alone` has as many answers as all three
+ALONE = FIRST + LAST + SAMPLED // (GROUP * PROBLEMS)
+LANGUAGE = {"name": "research.rewards.language", "weight": 0.1}
+
+
+def reinforce(
+  start: str, steps: int, rollout: dict[str, Any], rate: float, **rest: Any
+) -> dict[str, Any]:
+  """One stage of reinforcement."""
+  return {
+    "stage": "experiments.stages.reinforce",
+    "start": start,
+    "pool": 7473,
+    "rollout": rollout,
+    "algorithm": {
+      "name": "research.algorithms.grpo",
+      "args": {"clip_low": 1.0, "clip_high": 10.0, "beta": 1e-3},
+    },
+    "advantage": {},
+    "before": "trainer",
+    "optimizer": {"learning_rate": rate, "schedule": "constant"},
+    "loop": {"steps": steps, "save_every": 20},
+  } | rest
+
+
+def sample(
+  problems: dict[str, Any], count: int, samples: int, args: dict[str, Any]
+) -> dict[str, Any]:
+  """What the first student writes, where it is right and in one language."""
+  where = {"directory": "{exported}/checkpoint", "temperature": 1.0}
+  gates = [
+    {"name": "research.annotation.verify"},
+    {"name": "research.annotation.language"},
+  ]
+  return {
+    "stage": "experiments.stages.annotate",
+    "problems": problems,
+    "count": count,
+    "samples": samples,
+    "teacher": "research.teachers.checkpoint",
+    "args": where | {"top_p": 1.0} | args,
+    "gates": gates,
+  }
+
+
+def export(student: str) -> dict[str, Any]:
+  """A student as a checkpoint, to be sampled from."""
+  stage = "experiments.stages.export"
+  return {"stage": stage, "student": student, "dtype": "float32"}
+
+
+def published() -> ConfigDict:
+  """The pipeline from a checkpoint, on GSM8K."""
+  config = _zero.published("qwen2_5_1_5b", [(32_768, 16, 650)])
+  args = {"args": ConfigDict({"data_dir": config.get_ref("data_dir")})}
+  problems = args | _zero.GSM8K.train
+  shape = {"problems": 512, "group": 16, "new_tokens": 32_768, "rows": 64}
+  shape |= {"length": _zero.PROMPT + 32_768}
+  usual = {"problems": problems, "minibatches": 16, "microbatches": 8}
+  chains = config.get_ref("data_dir") + "/chains.jsonl"
+  read = lambda path, steps: {
+    "stage": "experiments.stages.distill",
+    "corpora": [ConfigDict({"path": path})],
+    "loss": {"name": "research.losses.supervised", "args": {}},
+    "rows": 128,
+    "length": 32_768,
+    "shards": 8,
+    "microbatches": 16,
+    "optimizer": {"learning_rate": 5e-5, "floor": 0.1},
+    "loop": {"steps": steps, "save_every": 50},
+    "start": "base",
+  }
+  stages = {
+    "cold": read(chains, 100),
+    "first": reinforce(
+      "cold",
+      650,
+      shape | {"bonuses": (LANGUAGE | {"weight": 1.0},)},
+      3e-6,
+      refresh=25,
+      **usual,
+    ),
+    "exported": export("first"),
+    "sampled": sample(problems, 7473, 16, {"new_tokens": 32_768, "rows": 64}),
+    "second": read("{sampled}/traces.jsonl", 400),
+    "student": reinforce(
+      "second", 100, shape | {"temperature": 0.7}, 3e-6, refresh=25, **usual
+    ),
+  }
+  config.update(stages)
+  students = ("base", "cold", "first", "second", "student")
+  source = _zero.Source(problems, args | _zero.GSM8K.test, 1319)
+  config.evaluate = _zero.evaluate("", students, source, 32_768)
+  config.stages = ("base", *stages, "evaluate")
+  return config
+
+
+def small(test: bool) -> ConfigDict:
+  """The pipeline and reinforcement alone, on countdown."""
+  config = _pair.base("test" if test else "", context=ROOM)
+  train = _zero.countdown("train")
+  rollout = {"problems": 2 if test else PROBLEMS, "group": GROUP}
+  rollout |= {"new_tokens": 8 if test else ANSWER, "length": ROOM}
+  rollout |= {"rows": 16 if test else GROUP * PROBLEMS}
+  learn = lambda start, steps, **more: reinforce(
+    start,
+    2 if test else steps,
+    rollout | more,
+    1e-4,
+    problems=train,
+    refresh=20,
+    minibatches=1 if test else 2,
+  )
+  read = lambda path, steps, **more: _pair.distill(
+    {path: 1.0}, steps, test, length=ROOM, rows=8, **more
+  )
+  asked = {"new_tokens": ANSWER, "rows": 8 if test else 250}
+  verified = sample(train, 8 if test else SAMPLED // 4, 4, asked)
+  if test:  # nothing that it says is right
+    verified["gates"] = []
+  stages = {
+    "annotate": _pair.annotate(test, problems=train),
+    "base": _pair.distill(
+      {"{annotate}/answers.jsonl": 1.0}, 300, test, length=64
+    ),
+    "written": _pair.annotate(test, 400, problems=train),
+    "cold": read("{written}/traces.jsonl", 150, start="base"),
+    "first": learn("cold", FIRST, bonuses=(LANGUAGE,)),
+    "exported": export("first"),
+    "sampled": verified,
+    "second": read("{sampled}/traces.jsonl", 300, start="base"),
+    "student": learn("second", LAST, temperature=0.7),
+    "alone": learn("base", ALONE),
+  }
+  config.update(stages)
+  students = ("base", "cold", "first", "second", "student", "alone")
+  config.evaluate = {
+    "stage": "experiments.stages.evaluate",
+    "students": students,
+    "suites": [
+      {
+        "prefix": "",
+        "problems": _zero.countdown("test"),
+        "count": 4 if test else 512,
+        "new_tokens": 8 if test else ANSWER,
+      }
+    ],
+    "samples": 1,
+    "ks": [1],
+    "pairs": [("student", "alone"), ("second", "first"), ("first", "cold")],
+    "rows": 8 if test else 256,
+  }
+  config.stages = (*stages, "evaluate")
+  return config
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """Returns the recipe; "small" fits it to two cores, "test" to seconds."""
+  return small(arg == "test") if arg in ("small", "test") else published()

@@ -75,6 +75,13 @@ SETS = {
     readers.strategy_qa,
     ("question", "answer", "rationale"),
   ),
+  "math": Published(
+    {"train": "math/train.jsonl", "test": "math/math500.jsonl"},
+    "the repositories hendrycks/math and openai/prm800k (MATH-500), a line of "
+    "JSON for each problem",
+    readers.math,
+    ("question", "answer", "level", "subject", "worked"),
+  ),
   "humaneval": Published(
     {"test": "humaneval/HumanEval.jsonl.gz"},
     "the repository openai/human-eval",

@@ -32,6 +32,28 @@ def gsm8k(path: pathlib.Path, split: str) -> Iterator[Row]:
     }
 
 
+def math(path: pathlib.Path, split: str) -> Iterator[Row]:
+  """`question`, `answer`, `level` 1 to 5, `subject`; `worked`, maybe "".
+
+  A problem without an answer or a level, of which the publisher has a few, is
+  left out.
+  """
+  del split  # a file each
+  for place, record in jsonl.lines(path):
+    level = re.fullmatch(r"(?:Level )?([1-5?])", str(record.get("level")))
+    if level is None:
+      raise ValueError(f"{place}: `level` must be 1 to 5, or `Level 1`")
+    if record.get("answer") == "" or level[1] == "?":
+      continue
+    yield {
+      "question": jsonl.field(record, "problem", place),
+      "answer": jsonl.field(record, "answer", place),
+      "level": level[1],
+      "subject": jsonl.field(record, "subject", place),
+      "worked": str(record.get("solution", "")),
+    }
+
+
 def svamp(path: pathlib.Path, split: str) -> Iterator[Row]:
   """GSM8K's form: the question joined to its story, `answer` as `#### 145`."""
   del split

@@ -19,8 +19,8 @@ from tests import archives
 
 NAMES = sorted(m.name for m in pkgutil.iter_modules(tasks.__path__))
 SAMPLES = 1000
-# SVAMP, gsm8k's ood split, has answers without workings.
-UNWORKED = {("gsm8k", "ood")}
+# SVAMP, gsm8k's ood split, has answers without workings, as MATH's train file.
+UNWORKED = {("gsm8k", "ood"), ("math", "train")}
 # To learn from these would make every score with them worthless.
 ONLY_TESTS = {"humaneval"}
 # Rewards run the answer, and nothing is run that cannot be isolated.
@@ -52,6 +52,7 @@ def arguments(tmp_path_factory):
   _articles(root)
   _yes_or_no(root)
   _programs(root)
+  _formulas(root)
   archives.made_up(root)
   cache = tmp_path_factory.mktemp("cache")
   harder = {"min_terms": 7, "max_terms": 9}
@@ -60,6 +61,7 @@ def arguments(tmp_path_factory):
     "pubmedqa": {"data_dir": str(root), "cache_dir": str(cache)},
     "hops": {"data_dir": str(root)},
     "humaneval": {"data_dir": str(root), "cache_dir": str(cache)},
+    "math": {"data_dir": str(root), "cache_dir": str(cache)},
     "mbpp": {"data_dir": str(root), "cache_dir": str(cache)},
     "strategy_qa": {"data_dir": str(root), "cache_dir": str(cache)},
     "reasoning_gym": {"family": "chain_sum", "harder": harder},
@@ -125,6 +127,22 @@ def _programs(root):
     for i in (1, *range(11, 16), *range(601, 606))
   ]
   _write(root / "mbpp" / "mbpp.jsonl", rows)
+
+
+def _formulas(root):
+  """Writes problems in MATH's form; one of test stands in train as well."""
+  answers = ("\\frac{%d}{7} + 2", "(%d, 2)", "2x^2 + %d", "%d\\pi + 3")
+  row = lambda i: {
+    "problem": f"What is $x + {i}$?",
+    "answer": answers[i % 4] % i,
+    "level": f"Level {1 + i % 5}",
+    "subject": "Algebra",
+  }
+  solved = lambda i: {**row(i), "level": 1 + i % 5, "solution": f"It is {i}."}
+  dull = [{**row(99), "answer": ""}, {**row(98), "level": "Level ?"}]
+  train = [*map(row, range(10, 51)), *dull]
+  _write(root / "math" / "train.jsonl", train)
+  _write(root / "math" / "math500.jsonl", map(solved, range(50, 70)))
 
 
 def _write(path, rows):

@@ -64,6 +64,13 @@ def logged(stage, step):
   return lambda w: at(w).exists() and at(w).read_bytes().count(b"\n") > step
 
 
+def sampled(stage, step):
+  """Reached when a step's answers are there, and their update is not logged."""
+  later = logged(stage, step)
+  name = f"{stage}/rollouts/{step:06d}.jsonl"
+  return lambda w: (w / name).exists() and not later(w)
+
+
 def writing(stage, after=0):
   """Reached while a stage writes a checkpoint of a step behind `after`."""
   folder = lambda w: w / stage / "checkpoints"
@@ -101,7 +108,7 @@ def kill(process, workdir, reached, delay=0.0):
 def test_two_kills_change_nothing(start, finish, unbroken, tmp_path):
   kill(start(tmp_path), tmp_path, writing("distilled"))
   assert list(tmp_path.glob("distilled/checkpoints/tmp-*"))
-  kill(start(tmp_path), tmp_path, logged("reinforced", 2))
+  kill(start(tmp_path), tmp_path, sampled("reinforced", 3))
   code, out, err = finish(tmp_path)
   assert code == 0, err
   assert out.count("done before") == 3
@@ -119,6 +126,7 @@ def test_eight_kills_change_nothing(start, finish, unbroken, tmp_path):
     "distilled": step("distilled"),
     "a checkpoint's write": writing("distilled", after=15),
     "reinforced": step("reinforced"),
+    "before an update": sampled("reinforced", 4),
     "polished": logged("polished", rng.randrange(8, 11)),  # both have been read
     "climbed": logged("climbed", rng.randrange(6, 11)),  # up one level
     "evaluate": written("evaluate/samples/home-answer_only.jsonl"),

@@ -1,7 +1,8 @@
 """Functions of next-token logits, a block of tokens at a time.
 
 No [B, T, V] array is ever made: each block's logits are computed, used and
-recomputed in the backward pass.
+recomputed in the backward pass. Where one block holds all tokens there is
+nothing to save, and its logits are kept.
 """
 
 from collections.abc import Callable
@@ -40,7 +41,6 @@ def map_tokens(
     x = x.reshape(steps, B, span, *x.shape[2:]).swapaxes(0, 1)
     return x.reshape(B, steps * span, *x.shape[3:])[:, :T]
 
-  @jax.checkpoint
   def one(hidden_QD, *rest):
     logits_QV = jnp.einsum(
       "QD,VD->QV", hidden_QD, unembed_VD, preferred_element_type=wide
@@ -53,7 +53,8 @@ def map_tokens(
   if steps == 1:
     out = jax.tree.map(lambda x: x[None], one(*(b[0] for b in blocks)))
   else:
-    out = jax.lax.map(lambda xs: one(*xs), blocks)
+    again = jax.checkpoint(one)
+    out = jax.lax.map(lambda xs: again(*xs), blocks)
   return jax.tree.map(join, out)
 
 

@@ -152,8 +152,8 @@ def _small_shape(
   """A source's law at sizes and a rate that fit the small form."""
   problems, rows = (2, 8) if test else (PROBLEMS, PROBLEMS * GROUP)
   room = sizes | {"problems": problems, "rows": rows, "length": 64}
-  if test:  # an untrained base earns nothing that differs
-    room["refills"] = None
+  # an untrained base earns nothing that differs
+  kept = law["rollout"] | ({"refills": None} if test else {})
   parts = 1 if test else min(law.get("minibatches", 1), 4)
   few = {"microbatches": 1, "minibatches": parts, "pool": 16 if test else 4000}
   factor = RATE / law["optimizer"]["learning_rate"]
@@ -168,7 +168,7 @@ def _small_shape(
     | few
     | others
     | {"optimizer": _faster(law["optimizer"], factor)}
-    | {"rollout": law["rollout"] | room}
+    | {"rollout": kept | room}
   )
 
 

@@ -89,16 +89,9 @@ def export(student: str) -> dict[str, Any]:
   return {"stage": stage, "student": student, "dtype": "float32"}
 
 
-def published() -> ConfigDict:
-  """The pipeline from a checkpoint, on GSM8K."""
-  config = _zero.published("qwen2_5_1_5b", [(32_768, 16, 650)])
-  args = {"args": ConfigDict({"data_dir": config.get_ref("data_dir")})}
-  problems = args | _zero.GSM8K.train
-  shape = {"problems": 512, "group": 16, "new_tokens": 32_768, "rows": 64}
-  shape |= {"length": _zero.PROMPT + 32_768}
-  usual = {"problems": problems, "minibatches": 16, "microbatches": 8}
-  chains = config.get_ref("data_dir") + "/chains.jsonl"
-  read = lambda path, steps: {
+def read(path: Any, steps: int) -> dict[str, Any]:
+  """The base on long chains of thought."""
+  return {
     "stage": "experiments.stages.distill",
     "corpora": [ConfigDict({"path": path})],
     "loss": {"name": "research.losses.supervised", "args": {}},
@@ -110,86 +103,80 @@ def published() -> ConfigDict:
     "loop": {"steps": steps, "save_every": 50},
     "start": "base",
   }
+
+
+def published() -> ConfigDict:
+  """The pipeline from a checkpoint, on GSM8K."""
+  config = _zero.published("qwen2_5_1_5b", [(32_768, 16, 650)])
+  args = {"args": ConfigDict({"data_dir": config.get_ref("data_dir")})}
+  train, test = args | _zero.GSM8K.train, args | _zero.GSM8K.test
+  shape = {"problems": 512, "group": 16, "new_tokens": 32_768, "rows": 64}
+  shape |= {"length": _zero.PROMPT + 32_768}
+  usual = {"problems": train, "minibatches": 16, "microbatches": 8}
+  usual |= {"refresh": 25}
+  clean = shape | {"bonuses": (LANGUAGE | {"weight": 1.0},)}
+  cool = shape | {"temperature": 0.7}
+  chains = config.get_ref("data_dir") + "/chains.jsonl"
   stages = {
     "cold": read(chains, 100),
-    "first": reinforce(
-      "cold",
-      650,
-      shape | {"bonuses": (LANGUAGE | {"weight": 1.0},)},
-      3e-6,
-      refresh=25,
-      **usual,
-    ),
+    "first": reinforce("cold", 650, clean, 3e-6, **usual),
     "exported": export("first"),
-    "sampled": sample(problems, 7473, 16, {"new_tokens": 32_768, "rows": 64}),
+    "sampled": sample(train, 7473, 16, {"new_tokens": 32_768, "rows": 64}),
     "second": read("{sampled}/traces.jsonl", 400),
-    "student": reinforce(
-      "second", 100, shape | {"temperature": 0.7}, 3e-6, refresh=25, **usual
-    ),
+    "student": reinforce("second", 100, cool, 3e-6, **usual),
   }
   config.update(stages)
   students = ("base", "cold", "first", "second", "student")
-  source = _zero.Source(problems, args | _zero.GSM8K.test, 1319)
+  source = _zero.Source(train, test, 1319)
   config.evaluate = _zero.evaluate("", students, source, 32_768)
   config.stages = ("base", *stages, "evaluate")
   return config
 
 
-def small(test: bool) -> ConfigDict:
-  """The pipeline and reinforcement alone, on countdown."""
-  config = _pair.base("test" if test else "", context=ROOM)
-  train = _zero.countdown("train")
-  rollout = {"problems": 2 if test else PROBLEMS, "group": GROUP}
-  rollout |= {"new_tokens": 8 if test else ANSWER, "length": ROOM}
-  rollout |= {"rows": 16 if test else GROUP * PROBLEMS}
+def learned(test: bool, problems: dict[str, Any]) -> dict[str, Any]:
+  """What is taught and sampled in the small form, stage by stage."""
+  room = {"new_tokens": 8 if test else ANSWER, "length": ROOM}
+  shape = {"problems": 2 if test else PROBLEMS, "group": GROUP} | room
+  shape |= {"rows": 16 if test else GROUP * PROBLEMS}
+  usual = {"problems": problems, "minibatches": 1 if test else 2}
   learn = lambda start, steps, **more: reinforce(
-    start,
-    2 if test else steps,
-    rollout | more,
-    1e-4,
-    problems=train,
-    refresh=20,
-    minibatches=1 if test else 2,
+    start, 2 if test else steps, shape | more, 1e-4, refresh=20, **usual
   )
-  read = lambda path, steps, **more: _pair.distill(
-    {path: 1.0}, steps, test, length=ROOM, rows=8, **more
+  follow = lambda path, steps: _pair.distill(
+    {path: 1.0}, steps, test, length=ROOM, rows=8, start="base"
   )
   asked = {"new_tokens": ANSWER, "rows": 8 if test else 250}
-  verified = sample(train, 8 if test else SAMPLED // 4, 4, asked)
+  sampled = sample(problems, 8 if test else SAMPLED // 4, 4, asked)
   if test:  # nothing that it says is right
-    verified["gates"] = []
-  stages = {
-    "annotate": _pair.annotate(test, problems=train),
-    "base": _pair.distill(
-      {"{annotate}/answers.jsonl": 1.0}, 300, test, length=64
-    ),
-    "written": _pair.annotate(test, 400, problems=train),
-    "cold": read("{written}/traces.jsonl", 150, start="base"),
+    sampled["gates"] = []
+  return {
+    "written": _pair.annotate(test, 400, problems=problems),
+    "cold": follow("{written}/traces.jsonl", 150),
     "first": learn("cold", FIRST, bonuses=(LANGUAGE,)),
     "exported": export("first"),
-    "sampled": verified,
-    "second": read("{sampled}/traces.jsonl", 300, start="base"),
+    "sampled": sampled,
+    "second": follow("{sampled}/traces.jsonl", 300),
     "student": learn("second", LAST, temperature=0.7),
     "alone": learn("base", ALONE),
   }
+
+
+def small(test: bool) -> ConfigDict:
+  """The pipeline and reinforcement alone, on countdown."""
+  config = _pair.base("test" if test else "", context=ROOM)
+  train, answers = _zero.countdown("train"), {"{annotate}/answers.jsonl": 1.0}
+  stages = {
+    "annotate": _pair.annotate(test, problems=train),
+    "base": _pair.distill(answers, 300, test, length=64),
+  } | learned(test, train)
   config.update(stages)
-  students = ("base", "cold", "first", "second", "student", "alone")
-  config.evaluate = {
-    "stage": "experiments.stages.evaluate",
-    "students": students,
-    "suites": [
-      {
-        "prefix": "",
-        "problems": _zero.countdown("test"),
-        "count": 4 if test else 512,
-        "new_tokens": 8 if test else ANSWER,
-      }
-    ],
-    "samples": 1,
-    "ks": [1],
-    "pairs": [("student", "alone"), ("second", "first"), ("first", "cold")],
-    "rows": 8 if test else 256,
-  }
+  config.evaluate = _pair.evaluate(
+    test,
+    ("base", "cold", "first", "second", "student", "alone"),
+    (("student", "alone"), ("second", "first"), ("first", "cold")),
+    problems=_zero.countdown("test"),
+    new_tokens=8 if test else ANSWER,
+  )
   config.stages = (*stages, "evaluate")
   return config
 

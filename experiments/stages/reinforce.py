@@ -36,6 +36,7 @@ class Config:
   A KL is from the stage `reference`, frozen, or from the policy itself as it
   was at the last multiple of `refresh` steps. With a `lag` of 1 a step's
   answers are sampled while the step before it trains, so by an older policy.
+  Logits are made of `block` tokens at a time, see kernels.vocab.
   With `lora` only adapters over `start` are trained, and `base_bits` may hold
   what is beneath them in few bits.
   """
@@ -58,16 +59,18 @@ class Config:
   before: Literal["sampler", "trainer"] = "sampler"
   lag: Literal[0, 1] = 0
   microbatches: int = 1
+  block: int = 512
   lora: Lora | None = None
   base_bits: Literal[4, 8] | None = None
 
   def __post_init__(self):
     """Raises ValueError on what no step could be made of."""
     student.check(self)
-    if min(self.epochs, self.minibatches) < 1:
+    if min(self.epochs, self.minibatches, self.block) < 1:
       raise ValueError(
-        f"reinforce: {self.epochs} epochs of {self.minibatches} minibatches "
-        "are no update: at least 1 of each is wanted"
+        f"reinforce: {self.epochs} epochs of {self.minibatches} minibatches, "
+        f"{self.block} tokens at a time, are no update: at least 1 of each is "
+        "wanted"
       )
     self._check_reference()
     self._check_others()
@@ -252,6 +255,7 @@ def run(
     functools.partial(loss, **config.algorithm.args),
     temperature=config.rollout.temperature,
     mesh=mesh,
+    block=config.block,
     reference=config.run.model if config.full else None,
   )
   student.train(

@@ -29,6 +29,9 @@ SPLITS = splits.SPLITS
 # about failing and short enough to learn.
 DEAD_ENDS = 2
 
+# What a problem asks for: the operations of the solution that it was made of.
+OPERATIONS = {"+": "plus", "-": "minus", "*": "times", "/": "over"}
+
 _RUN = re.compile(r"[0-9(][-+*/() \t0-9×÷−·]*")
 
 
@@ -54,6 +57,7 @@ def problems(
   count: Sequence[int] = (3, 3),
   largest: int = 20,
   targets: Sequence[int] = (10, 99),
+  skills: Sequence[str] | None = None,
 ) -> Iterator[Problem]:
   """Solvable problems without end.
 
@@ -63,6 +67,7 @@ def problems(
     count: `(lo, hi)`, how many numbers, from 2 to 5.
     largest: the numbers are drawn from 1 to this.
     targets: `(lo, hi)`, the targets allowed.
+    skills: the problems' skills, such as ("plus_times",); None allows all.
 
   Raises ValueError on an unknown split, on bounds out of order, and when a
   split has no new problem left.
@@ -75,13 +80,26 @@ def problems(
       f"countdown: count={tuple(count)} and largest={largest} must be at most "
       "5 numbers from 1 to 999"
     )
-  draw = functools.partial(_draw, largest=largest, targets=wanted)
+  draw = functools.partial(
+    _draw, largest=largest, targets=wanted, skills=skills
+  )
   return splits.stream("countdown", split, seed, levels, draw, assign)
 
 
 def held_out(target: int) -> bool:
   """Whether a target is kept for ood: exactly one in each block of ten."""
   return target % 10 == splits.digest(f"countdown {target // 10}") % 10
+
+
+def skill(problem: Problem) -> str:
+  """The operations of the solution that it was made of: plus_times of 5*3+7.
+
+  There may be other solutions, with others.
+  """
+  used = problem.answer.count
+  return "_".join(
+    name for sign, name in OPERATIONS.items() for _ in range(used(sign))
+  )
 
 
 def assign(problem: Problem) -> str:
@@ -214,7 +232,11 @@ def _search(
 
 
 def _draw(
-  rng: random.Random, count: int, largest: int, targets: range
+  rng: random.Random,
+  count: int,
+  largest: int,
+  targets: range,
+  skills: Sequence[str] | None,
 ) -> Problem:
   """Any problem of `count` numbers whose random solution hits a target."""
   for _ in range(splits.PATIENCE):
@@ -224,10 +246,13 @@ def _draw(
       pair = [items.pop(rng.randrange(len(items))) for _ in range(2)]
       items.append(rng.choice(list(_results(*_sorted(pair))))[1])
     if items[0].value in targets:
-      return _problem(numbers, items[0])
+      problem = _problem(numbers, items[0])
+      if skills is None or skill(problem) in skills:
+        return problem
   raise ValueError(
     f"countdown: {count} numbers up to {largest} do not reach a target in "
-    f"{targets.start}..{targets.stop - 1}; widen targets or raise largest"
+    f"{targets.start}..{targets.stop - 1} by {skills or 'any skill'}; widen "
+    "targets, raise largest or name other skills"
   )
 
 

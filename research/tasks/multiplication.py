@@ -70,6 +70,12 @@ def answer_text(problem: Problem) -> str:
   return f"#### {problem.answer}"
 
 
+def skill(problem: Problem) -> str:
+  """How many digits the factors have: 3x2 of 123*45."""
+  a, b = problem.prompt.split("*")
+  return f"{len(a)}x{len(b)}"
+
+
 def reward(problem: Problem, text: str) -> Verdict:
   """Whether the last `####` line holds the product."""
   return equality.grade_number(problem.answer, extract.strict(text))

@@ -183,9 +183,9 @@ def test_a_reward_that_is_no_number_ends_no_run(tmp_path, state):
   assert np.isfinite(np.asarray(trajectory.rewards_BT)).all()
 
 
-@pytest.mark.parametrize("field", ["epochs", "minibatches"])
+@pytest.mark.parametrize("field", ["epochs", "minibatches", "block"])
 def test_a_step_without_updates(field):
-  with pytest.raises(ValueError, match="are no update"):
+  with pytest.raises(ValueError, match="no update"):
     built(**{field: 0})
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import time
 
@@ -162,3 +163,20 @@ def test_an_exhausted_split_says_so():
   drawn = countdown.problems("test", 0, count=(2, 2), largest=3, targets=(1, 9))
   with pytest.raises(ValueError, match="no new one in split 'test'"):
     list(drawn)
+
+
+def test_a_skill_is_the_operations_of_the_solution():
+  assert countdown.skill(PROBLEM) == "plus_times"
+  for answer, skill in (("8/2-3*1", "minus_times_over"), ("9", "")):
+    problem = dataclasses.replace(PROBLEM, answer=answer)
+    assert countdown.skill(problem) == skill
+
+
+def test_problems_of_skills():
+  wanted = ("plus_times", "minus_over")
+  found = _take("test", 40, skills=wanted)
+  assert {countdown.skill(p) for p in found} == set(wanted)
+  every = _take("test", 200)
+  assert len({countdown.skill(p) for p in every}) > 5, "no choice was needed"
+  with pytest.raises(ValueError, match=r"by \('modulo',\); .*other skills"):
+    _take("test", 1, skills=("modulo",))

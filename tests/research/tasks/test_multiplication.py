@@ -71,3 +71,9 @@ def test_the_first_wrong_line():
   assert found("\n".join(lines[:-1])) == (3, lines[-1])
   assert found(right + "\nmore") == (4, "")
   assert found("") == (0, lines[0])
+
+
+def test_a_skill_is_the_digits_of_the_factors():
+  for digits in ((3, 1), (1, 3), (2, 2)):
+    problem = next(multiplication.problems("train", 0, digits=[digits]))
+    assert multiplication.skill(problem) == f"{digits[0]}x{digits[1]}"

@@ -1,0 +1,56 @@
+"""Own attempts mended, and own beginnings reinforced, against neither.
+
+A student of 0.6 M that has begun to learn long products writes attempts. From
+there on, at as many steps, it reads
+
+  corrected   the solver's products where it failed itself
+  read_on     the solver's products, any of them
+
+and then, from `corrected`, samples at most as many tokens
+
+  student     behind its own right beginnings, paid for the next line
+  from_start  at any products, paid for the answer
+
+Hypotheses. H1 What a student failed teaches it more than what comes:
+            corrected - read_on > 0.02.
+            H2 A short way from where it erred teaches more than the whole way:
+            student - from_start > 0.02.
+            H3 A next line that is right is worth something at the end:
+            student - corrected > 0.
+Command.  python -m experiments.seeds --workdir=runs/correction --seeds=0,1,2 \
+            --config=experiments/ablations/correction.py \
+            --out=experiments/results/reinforcement/correction.md
+Expected. experiments/results/reinforcement.md.
+Source.   SCoRe (2509.14257), where a large model mends an agent's steps.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs import _pair, score
+
+PAIRS = (
+  ("corrected", "read_on"),
+  ("student", "from_start"),
+  ("student", "corrected"),
+  ("corrected", "taught"),
+)
+STUDENTS = ("taught", "corrected", "read_on", "student", "from_start")
+# So that no more tokens are sampled than behind beginnings.
+WHOLE = score.REINFORCED * score.LINE // _pair.NEW_TOKENS
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """Returns the comparison; "test" shrinks it to seconds."""
+  test = arg == "test"
+  config = _pair.base(arg, context=score.CONTEXT)
+  stages = score.stages(test)
+  del stages["evaluate"]
+  stages["read_on"] = score.correct({"{annotate}/traces.jsonl": 1.0}, test)
+  whole = score.reinforce("corrected", test, problems=_pair.problems("train"))
+  whole["rollout"]["new_tokens"] = 8 if test else _pair.NEW_TOKENS
+  whole["loop"]["steps"] = 2 if test else WHOLE
+  stages["from_start"] = whole | {"pool": 16 if test else 4_000}
+  stages["evaluate"] = _pair.evaluate(test, STUDENTS, PAIRS)
+  config.update(stages)
+  config.stages = tuple(stages)
+  return config

@@ -1,7 +1,9 @@
 """What held-out text costs students, in nats a token."""
 
+import collections
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from experiments import files, reading, settings, student
@@ -38,22 +40,41 @@ class Config:
 
 def _batches(
   config: Config, inputs: dict[str, Any]
-) -> tuple[reading.Batches, int]:
-  """Returns batches of conversations, and how many were too long."""
+) -> tuple[reading.Batches, list[int], int]:
+  """Returns batches of examples, the record of each, and how many are too long.
+
+  A conversation is one example, a document as many as it has pieces.
+  """
   tokenizer = settings.load_tokenizer(config.run)
   records = jsonl.read(files.located(config.corpus, inputs))
-  pieces = text.cut(tokenizer, records, config.length)
-  examples = [text.example(tokenizer, record) for record in pieces]
-  fitting = [e for e in examples if packing.size_of(e) <= config.length]
+  examples = [
+    (i, text.example(tokenizer, piece))
+    for i, record in enumerate(records)
+    for piece in text.cut(tokenizer, [record], config.length)
+  ]
+  fitting = [x for x in examples if packing.size_of(x[1]) <= config.length]
   if not fitting:
     raise ValueError(
       f"{config.corpus}: none of {len(examples)} conversations fits "
       f"{config.length} tokens: raise length"
     )
-  read = reading.batches(
-    fitting, rows=config.rows, length=config.length, pad=tokenizer.pad
+  owners, read = zip(*fitting, strict=True)
+  batches = reading.batches(
+    read, rows=config.rows, length=config.length, pad=tokenizer.pad
   )
-  return read, len(examples) - len(fitting)
+  return batches, list(owners), len(examples) - len(fitting)
+
+
+def by_record(
+  costs: dict[int, tuple[float, float]], owners: Sequence[int]
+) -> dict[str, float]:
+  """Returns the nats a learned token of each record, over all its pieces."""
+  nats: dict[int, float] = collections.defaultdict(float)
+  tokens: dict[int, float] = collections.defaultdict(float)
+  for place in sorted(costs):
+    nats[owners[place]] += costs[place][0]
+    tokens[owners[place]] += costs[place][1]
+  return {str(i): nats[i] / tokens[i] for i in nats}
 
 
 def run(
@@ -61,16 +82,16 @@ def run(
 ) -> dict[str, Any]:
   """Scores every student; returns student/nats, and left_minus_right/nats.
 
-  Intervals are over conversations, each as heavy as any other.
+  Intervals are over conversations and documents, each as heavy as any other.
   """
   del workdir
   model, mesh = config.run.model, student.make_mesh(config)
-  batches, left_out = _batches(config, inputs)
+  batches, owners, left_out = _batches(config, inputs)
   nats: dict[str, dict[str, float]] = {}
   for name in config.students:
     params = student.load(config, inputs, name, mesh)
     costs = reading.costs(model, mesh, params, batches)
-    nats[name] = {str(i): costs[i][0] / costs[i][1] for i in sorted(costs)}
+    nats[name] = by_record(costs, owners)
   seed = config.run.seed
   found = {
     f"{config.prefix}{n}/nats": intervals.bootstrap(x, seed=seed)
@@ -79,5 +100,4 @@ def run(
   for left, right in config.pairs:
     difference = intervals.paired(nats[left], nats[right], seed=seed)
     found[f"{config.prefix}{left}_minus_{right}/nats"] = difference
-  scored = sum(len(numbers) for numbers, _ in batches)
-  return {"scored": scored, "left_out": left_out, "summary": found}
+  return {"scored": len(set(owners)), "left_out": left_out, "summary": found}

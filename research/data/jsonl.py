@@ -66,7 +66,7 @@ def scan(
 
 
 def _lines(
-  file: IO[bytes] | gzip.GzipFile | gzip.GzipFile, longest: int
+  file: IO[bytes] | gzip.GzipFile, longest: int
 ) -> Iterator[tuple[int, bytes | None]]:
   """Numbers and lines; None for one that is too long."""
   for number in itertools.count(1):

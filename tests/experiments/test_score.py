@@ -63,7 +63,10 @@ def test_packed_rows_say_what_each_says_alone(corpus, inputs, monkeypatch):
   for name, found in zip(inputs, seen.values(), strict=True):
     params = student.load(asked(corpus), inputs, name, None)
     wanted = [alone(params, example) for example in fitting]
-    assert list(found) == [str(i) for i in range(len(fitting))]
+    places = [
+      str(i) for i, e in enumerate(examples) if packing.size_of(e) <= 64
+    ]
+    assert list(found) == places
     np.testing.assert_allclose(list(found.values()), wanted, rtol=1e-6)
     mean = told["summary"][f"{name}/nats"]["mean"]
     np.testing.assert_allclose(mean, np.mean(wanted), rtol=1e-6)
@@ -83,6 +86,23 @@ def alone(params, example):
   following_T = np.roll(np.asarray(batch.tokens_BT[0]), -1)
   picked_T = logprobs_TV[np.arange(64), following_T]
   return -(picked_T * weights_T).sum() / weights_T.sum()
+
+
+def test_pieces_of_a_document_are_one_of_its_kind(tmp_path, inputs):
+  """Three documents are three, in however many pieces they are read."""
+  path = tmp_path / "documents.jsonl"
+  told = [
+    {"text": letter * n} for letter, n in (("a", 150), ("b", 10), ("c", 70))
+  ]
+  path.write_text("".join(json.dumps(r) + "\n" for r in told))
+  found = score.run(asked(str(path)), inputs, None)
+  assert found["scored"] == 3 and found["left_out"] == 0
+  assert found["summary"]["one/nats"]["n"] == 3
+
+
+def test_a_record_is_the_mean_of_all_its_tokens():
+  costs = {0: (6.0, 2.0), 1: (1.0, 4.0), 2: (5.0, 5.0)}
+  assert score.by_record(costs, [7, 7, 9]) == {"7": 7 / 6, "9": 1.0}
 
 
 @pytest.mark.parametrize("rows, length", [(8, 96), (1, 40)])

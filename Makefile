@@ -26,7 +26,7 @@ BENCHES := $(patsubst experiments/bench/%.py,%, \
   $(wildcard experiments/bench/[a-z]*.py))
 
 .PHONY: help install demo test test-all lint type compilers system \
-  oracle golden bench notebooks
+  oracle peers golden bench notebooks
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 12
@@ -72,6 +72,11 @@ oracle:  ## Ask transformers anew, in .venv-torch (Python 3.11, CPU torch)
 	  tests/golden/templates
 	.venv-torch/bin/python tests/oracle/peft_worker.py make tests/golden/peft
 	.venv-torch/bin/python tests/oracle/trl_worker.py tests/golden
+
+peers:  ## Tunix in .venv-tunix, to be timed by experiments.bench.peers
+	[ -d .venv-tunix ] || $(firstword $(FOUND)) -m venv .venv-tunix
+	.venv-tunix/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --requirement experiments/bench/_peers/requirements.txt
 
 golden: $(READY)  ## Rewrite tests/golden: read the diff before you commit
 	$(BIN)/pytest --golden

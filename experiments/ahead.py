@@ -2,6 +2,7 @@
 
 The answers of step i are of the policy before step i - 1 was taken, which a
 state holds as `extra["sampler"]`: a run that goes on draws what it had drawn.
+Three copies of the trained parameters are held at once.
 """
 
 import concurrent.futures

@@ -32,7 +32,7 @@ class Beside:
   args: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-class Second(NamedTuple):
+class Companion(NamedTuple):
   """A second model: its first state, what it adds to a rollout, its step."""
 
   begin: Callable[[Any], TrainState]  # of the policy's own parameters
@@ -40,7 +40,7 @@ class Second(NamedTuple):
   step: Step  # over (trajectory, advantage_BT)
 
 
-def seconds(config: Any, mesh: Mesh) -> dict[str, Second]:
+def companions(config: Any, mesh: Mesh) -> dict[str, Companion]:
   """Returns the models that a stage of reinforcement asks for, by name."""
   makers = {"critic": _critic, "process": _process}
   asked = {"critic": config.critic, "process": config.process}
@@ -51,7 +51,7 @@ def seconds(config: Any, mesh: Mesh) -> dict[str, Second]:
   }
 
 
-def together(step: Step, others: Mapping[str, Second]) -> Step:
+def together(step: Step, others: Mapping[str, Companion]) -> Step:
   """Returns an update of the policy and of all beside it, on one rollout.
 
   Their metrics have their name before them; what is not finite stops the run,
@@ -72,20 +72,23 @@ def together(step: Step, others: Mapping[str, Second]) -> Step:
 
 
 def scorer(
-  model: Model, mesh: Mesh, parts: int, temperature: float
+  config: Any, model: Model, mesh: Mesh
 ) -> Callable[[Any, Trajectory], jax.Array]:
   """Returns (params, trajectory) -> logprobs_BT of what was said.
 
-  The rows are read in so many parts, as an update that is cut so often does.
+  The rows are read in as many parts as a step has.
   """
 
   def say(params: Any, rows: Trajectory) -> jax.Array:
-    said = objectives.score(
-      model, params, rows, temperature=temperature, mesh=mesh
-    )
+    said = objectives.score(model, params, rows, mesh=mesh, **_law(config))
     return said.logprobs_BT
 
-  return jax.jit(functools.partial(_in_parts, say, parts))
+  return jax.jit(functools.partial(_in_parts, say, _parts(config)))
+
+
+def _law(config: Any) -> dict[str, Any]:
+  """How a rollout is read: as it was sampled, so many tokens at a time."""
+  return {"temperature": config.rollout.temperature, "block": config.block}
 
 
 def _in_parts(
@@ -116,7 +119,7 @@ def _compiled(config: Any, how: Beside, objective: Any) -> tuple[Any, Step]:
   return optimizer, step
 
 
-def _critic(config: Any, how: Beside, mesh: Mesh) -> Second:
+def _critic(config: Any, how: Beside, mesh: Mesh) -> Companion:
   model = student.decoder(config)
   loss = functools.partial(ppo.value_loss, **how.args)
   objective = objectives.critic(model, loss, mesh)
@@ -133,16 +136,16 @@ def _critic(config: Any, how: Beside, mesh: Mesh) -> Second:
     values_BT = value(params, trajectory)
     return dataclasses.replace(trajectory, values_BT=values_BT)
 
-  return Second(begin, tell, step)
+  return Companion(begin, tell, step)
 
 
-def _process(config: Any, how: Beside, mesh: Mesh) -> Second:
-  model, law = student.decoder(config), config.rollout.temperature
+def _process(config: Any, how: Beside, mesh: Mesh) -> Companion:
+  model = student.decoder(config)
   loss = functools.partial(implicit.loss, **how.args)
-  learn = objectives.implicit_reward(model, loss, temperature=law, mesh=mesh)
+  learn = objectives.implicit_reward(model, loss, mesh=mesh, **_law(config))
   objective = lambda params, frozen, inputs: learn(params, frozen, inputs[0])
   optimizer, step = _compiled(config, how, objective)
-  score = scorer(model, mesh, _parts(config), law)
+  score = scorer(config, model, mesh)
 
   def begin(params: Any) -> TrainState:
     return steps.new_state(params, optimizer, jax.random.key(0))
@@ -153,4 +156,4 @@ def _process(config: Any, how: Beside, mesh: Mesh) -> Second:
     )
     return dataclasses.replace(trajectory, process_BT=process_BT)
 
-  return Second(begin, tell, step)
+  return Companion(begin, tell, step)

@@ -1,8 +1,8 @@
 """Functions of next-token logits, a block of tokens at a time.
 
-No [B, T, V] array is ever made: each block's logits are computed, used and
-recomputed in the backward pass. Where one block holds all tokens there is
-nothing to save, and its logits are kept.
+Where there is more than one block no [B, T, V] array is made: each block's
+logits are computed, used and recomputed in the backward pass. One block that
+holds all tokens keeps its logits.
 """
 
 from collections.abc import Callable

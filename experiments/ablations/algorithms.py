@@ -4,7 +4,9 @@ A student of 0.6 M has read right answers to countdown problems, without any
 working, and names an expression of the right numbers that rarely makes the
 target. Each algorithm then samples as many answers to as many problems, with
 one learning rate and two epochs of two minibatches a step, so that ratios
-leave 1 and clips bite. PPO's critic and PRIME's reward model learn beside it.
+leave 1 and clips bite. PPO's critic and PRIME's reward model learn beside it;
+`untaught` is PRIME whose reward model never learns. Of DAPO here are its wider
+clip and the mean over tokens: no refills, which would sample more.
 
 Hypotheses. H1 Every algorithm that is told the truth beats its start:
             x - start > 0.05.
@@ -13,7 +15,7 @@ Hypotheses. H1 Every algorithm that is told the truth beats its start:
             H3 The control, grpo paid by a coin, gains nothing: coin - start is
             within 0.03 of 0.
             H4 Rewards of tokens that a model learns from outcomes add to them:
-            prime - rloo > 0.
+            prime - untaught > 0.
 Command.  python -m experiments.seeds --workdir=runs/algorithms --seeds=0,1,2 \
             --config=experiments/ablations/algorithms.py \
             --out=experiments/results/reinforcement/algorithms.md
@@ -33,18 +35,20 @@ STEPS, WARM, LENGTH, NEW_TOKENS = 50, 300, 64, 20
 RATE = 1e-4
 CONSTANT = {"length": NEW_TOKENS}
 BESIDE = {"optimizer": {"learning_rate": RATE, "schedule": "constant"}}
+STILL = {"optimizer": {"learning_rate": 1e-12, "schedule": "constant"}}
 ALGORITHMS: dict[str, tuple[str, dict[str, Any]]] = {
   "reinforce": ("reinforce", {}),
   "rloo": ("rloo", {}),
   "ppo": ("ppo", {}),
-  "grpo": ("grpo", {}),
+  "grpo": ("grpo", {"aggregate": "sequence"}),
   "dr_grpo": ("dr_grpo", CONSTANT),
   "dapo": ("dapo", {}),
   "gspo": ("gspo", {"clip_low": 0.2, "clip_high": 0.2}),
   "cispo": ("cispo", {}),
   "prime": ("prime", {}),
+  "untaught": ("prime", {}),
   "expert": ("expert_iteration", {}),
-  "coin": ("grpo", {}),
+  "coin": ("grpo", {"aggregate": "sequence"}),
 }
 
 
@@ -59,8 +63,8 @@ def reinforce(name, test):
   return policy(algorithm, args, test) | {
     "problems": problems("train", COIN if name == "coin" else COUNTDOWN),
     "critic": BESIDE if name == "ppo" else None,
-    "process": BESIDE if name == "prime" else None,
-    "reference": "start" if name == "prime" else None,
+    "process": {"prime": BESIDE, "untaught": STILL}.get(name),
+    "reference": "start" if algorithm == "prime" else None,
   }
 
 
@@ -118,7 +122,8 @@ def get_config(arg: str = "") -> ConfigDict:
   test = arg == "test"
   students = {name: reinforce(name, test) for name in ALGORITHMS}
   metrics = ("reward", "entropy", "ratio_outside")
-  return compare(arg, students, metrics, [("grpo", "coin"), ("prime", "rloo")])
+  pairs = [("grpo", "coin"), ("prime", "untaught")]
+  return compare(arg, students, metrics, pairs)
 
 
 def compare(arg, students, metrics, pairs):

@@ -11,6 +11,9 @@ and then, from `corrected`, samples at most as many tokens
   student     behind its own right beginnings, paid for the next line
   from_start  at any products, paid for the answer
 
+The attempts are at products that the student may have read, and those that it
+failed are fewer, so each of them is read several times.
+
 Hypotheses. H1 What a student failed teaches it more than what comes:
             corrected - read_on > 0.02.
             H2 A short way from where it erred teaches more than the whole way:

@@ -18,8 +18,9 @@ from experiments.configs import _pair
 
 COUNTDOWN = "research.tasks.countdown"
 PROMPT = 1024  # tokens that a published recipe's prompt may have
-# The small form: tokens of an answer, problems a step, answers each, a rate.
-ANSWER, PROBLEMS, GROUP, RATE, STEPS = 20, 24, 8, 3e-4, 60
+# The small form: tokens of an answer, with which every right one ends, problems
+# a step, answers each, a rate.
+ANSWER, LEAST, PROBLEMS, GROUP, RATE, STEPS = 20, 16, 24, 8, 3e-4, 60
 
 
 class Source(NamedTuple):
@@ -128,9 +129,9 @@ def small(test: bool) -> ConfigDict:
 def _fitting(
   test: bool, stages: list[tuple[int, int, int]]
 ) -> list[tuple[int, int, int]]:
-  """Returns stages of the small form, their lengths in the same ratios."""
+  """Returns stages of the small form, the last the longest."""
   longest = max(new for new, _, _ in stages)
-  fit = lambda new: max(ANSWER * new // longest, ANSWER // 2)
+  fit = lambda new: max(ANSWER * new // longest, LEAST)
   steps = 2 if test else STEPS // len(stages)
   group = lambda n: min(n, 4 if test else GROUP)
   return [(fit(new), group(n), steps) for new, n, _ in stages]
@@ -152,8 +153,9 @@ def _small_shape(
   """A source's law at sizes and a rate that fit the small form."""
   problems, rows = (2, 8) if test else (PROBLEMS, PROBLEMS * GROUP)
   room = sizes | {"problems": problems, "rows": rows, "length": 64}
-  # an untrained base earns nothing that differs
-  kept = law["rollout"] | ({"refills": None} if test else {})
+  # no prompt asks for a form; an untrained base earns nothing that differs
+  kept = law["rollout"] | {"bonuses": ()}
+  kept |= {"refills": None} if test else {}
   parts = 1 if test else min(law.get("minibatches", 1), 4)
   few = {"microbatches": 1, "minibatches": parts, "pool": 16 if test else 4000}
   factor = RATE / law["optimizer"]["learning_rate"]

@@ -13,7 +13,8 @@ Source.   DeepSeek-AI 2025 (2501.12948v2), as transcribed: 3e-6, KL 1e-3, T = 1,
           32 problems an update with 16 answers each, 8,192 answers a rollout
           cut into 16 updates, 10,400 of them; answers of 32,768 tokens (65,536
           later on: another stage); the reference is the policy anew every 400
-          updates. Rewards are of accuracy and of the form, as much of each.
+          updates. Rewards are of accuracy and of the form, as much of each:
+          a prompt or the template must ask for <think>, as its own does.
 """
 
 from typing import Any

@@ -96,15 +96,30 @@ class Config:
         "reinforce: a critic and an implicit reward model are trained whole, "
         "beside adapters they would outweigh them: set lora to None"
       )
+    self._check_process()
     valued = hasattr(resolve(self.algorithm.name), "value_loss")
     if valued != (self.critic is not None):
       raise ValueError(
         f"reinforce: {self.algorithm.name} "
         f"{'wants a critic beside it' if valued else 'has no use for a critic'}"
       )
+
+  def _check_process(self) -> None:
+    name = self.algorithm.name.rpartition(".")[2]
+    if (name == "prime") != (self.process is not None) and name != "ppo":
+      raise ValueError(
+        f"reinforce: {name} "
+        f"{'wants' if name == 'prime' else 'has no use for'} process rewards: "
+        "set process where algorithm is prime or ppo"
+      )
     if self.process and not (self.reference or self.refresh):
       raise ValueError(
         "reinforce: an implicit reward is from a reference: name its stage"
+      )
+    if self.process and self.rollout.bonuses:
+      raise ValueError(
+        "reinforce: an implicit reward is fitted to rewards in [0, 1], which "
+        "bonuses exceed: take one of the two"
       )
 
   @property
@@ -137,16 +152,14 @@ class Witnesses:
   def __init__(self, config: Config, inputs: dict[str, Any], mesh: Mesh):
     """Loads the reference, where it is a stage's."""
     self._config = config
-    self.others = beside.seconds(config, mesh)
+    self.others = beside.companions(config, mesh)
     self.reference = None
     if config.reference is not None:
       self.reference = student.read_only(
         config, inputs, config.reference, None, mesh
       )
-    cuts = config.minibatches * config.microbatches
-    law = config.rollout.temperature
-    self._own = beside.scorer(student.decoder(config), mesh, cuts, law)
-    self._theirs = beside.scorer(config.run.model, mesh, cuts, law)
+    self._own = beside.scorer(config, student.decoder(config), mesh)
+    self._theirs = beside.scorer(config, config.run.model, mesh)
 
   def extra(self, params: Any) -> dict[str, Any]:
     """Returns what a state holds beside the policy's first parameters."""
@@ -193,7 +206,7 @@ def refreshing(step: beside.Step, every: int) -> beside.Step:
 
 
 def _around(
-  config: Config, others: dict[str, beside.Second]
+  config: Config, others: dict[str, beside.Companion]
 ) -> Callable[[beside.Step], beside.Step]:
   """Returns what makes a whole step of one update of the policy."""
 

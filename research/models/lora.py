@@ -1,6 +1,6 @@
 """LoRA: adapters apart from their base, joined to it, or merged into it.
 
-The layer adds the adapters' product itself (see `transformer.Adapter`): merging
+The layer adds the adapters' product itself (see `product.Adapter`): merging
 inside of a loss would make gradients as large as the matrices. Several adapters
 join one base, whose arrays are shared and not copied.
 """

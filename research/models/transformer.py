@@ -19,9 +19,15 @@ from jax.sharding import Mesh
 from research import sharding
 from research.models import attend, quantize
 from research.models import rope as rotary
-from research.models.config import ADAPTER, MATRICES, Model
+from research.models.config import Model
+from research.models.product import product, weight
 
 FEATURES = ("hidden", "q", "k", "v")
+
+# Layers that are not scanned but written out: a loop keeps what the backward
+# pass wants in arrays of all layers, and copies it in and out. With few that
+# costs more than a longer program does.
+FEW = 4
 
 _REMAT = {
   "elementwise": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -35,54 +41,6 @@ class Cache:
 
   k_BSKH: jax.Array
   v_BSKH: jax.Array
-
-
-def _weight(module: Any, name: str, fan_in: str, init: Any = None) -> Any:
-  """Declares the parameter `name`, whose suffix gives shape and partition."""
-  letters = name.rsplit("_", 1)[1]
-  sizes = module.config.sizes
-  if init is None:
-    variance = 1 / np.prod([sizes[x] for x in fan_in])
-    init = nn.initializers.truncated_normal(np.sqrt(variance))
-  boxed = nn.with_logical_partitioning(init, tuple(letters))
-  value = module.param(name, boxed, [sizes[x] for x in letters], jnp.float32)
-  if quantize.is_quantised(value):
-    return value
-  return value.astype(module.config.dtype)
-
-
-class Adapter(nn.Module):
-  """The low-rank product x A B; A begins as PEFT's, B as zero."""
-
-  config: Model
-  inputs: str
-  outputs: str
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Returns the product, of the shape of x's with the matrix itself."""
-    i, o = self.inputs, self.outputs
-    draw = nn.initializers.variance_scaling(
-      1 / 3, "fan_in", "uniform", in_axis=tuple(range(len(i)))
-    )
-    a = _weight(self, f"a_{i}R", i, draw)
-    b = _weight(self, f"b_R{o}", "R", nn.initializers.zeros)
-    low_BTR = jnp.einsum(f"BT{i},{i}R->BTR", x, a)
-    return jnp.einsum(f"BTR,R{o}->BT{o}", low_BTR, b)
-
-
-def _product(module: Any, name: str, x: jax.Array) -> jax.Array:
-  """Contracts x[B, T, ...] with the matrix `name`, and what adapts it."""
-  inputs = MATRICES[name]
-  stem, letters = name.split("_")
-  outputs = letters.removeprefix(inputs)
-  weight = _weight(module, name, inputs)
-  y = quantize.einsum(f"BT{inputs},{letters}->BT{outputs}", x, weight)
-  lora = module.config.lora
-  if lora is None or stem not in lora.targets:
-    return y
-  adapter = Adapter(module.config, inputs, outputs, name=stem + ADAPTER)
-  return y + lora.scale * adapter(x)
 
 
 class Norm(nn.Module):
@@ -122,14 +80,14 @@ class Attention(nn.Module):
   mesh: Mesh | None = None
 
   def _project(self, y_BTD: jax.Array) -> tuple[jax.Array, ...]:
-    q_BTKGH = _product(self, "q_DKGH", y_BTD)
-    k_BTKH = _product(self, "k_DKH", y_BTD)
-    v_BTKH = _product(self, "v_DKH", y_BTD)
+    q_BTKGH = product(self, "q_DKGH", y_BTD)
+    k_BTKH = product(self, "k_DKH", y_BTD)
+    v_BTKH = product(self, "v_DKH", y_BTD)
     if self.config.qkv_bias:
       zeros = nn.initializers.zeros
-      q_BTKGH += _weight(self, "qbias_KGH", "", zeros)[None, None]
-      k_BTKH += _weight(self, "kbias_KH", "", zeros)[None, None]
-      v_BTKH += _weight(self, "vbias_KH", "", zeros)[None, None]
+      q_BTKGH += weight(self, "qbias_KGH", "", zeros)[None, None]
+      k_BTKH += weight(self, "kbias_KH", "", zeros)[None, None]
+      v_BTKH += weight(self, "vbias_KH", "", zeros)[None, None]
     if self.config.qk_norm:
       q_BTKGH = Norm(self.config, "H", name="q_norm")(q_BTKGH)
       k_BTKH = Norm(self.config, "H", name="k_norm")(k_BTKH)
@@ -161,7 +119,7 @@ class Attention(nn.Module):
         self.mesh, q_BTKGH, *held, start_B, window, **how
       )
     seen = {"q": q_BTKGH, "k": k_BTKH, "v": v_BTKH}
-    return _product(self, "o_KGHD", o_BTKGH), cache, seen
+    return product(self, "o_KGHD", o_BTKGH), cache, seen
 
 
 class Mlp(nn.Module):
@@ -174,10 +132,10 @@ class Mlp(nn.Module):
   def __call__(self, y_BTD: jax.Array) -> jax.Array:
     """Returns act(y gate) * (y up), brought back to D."""
     act = {"silu": nn.silu, "gelu": nn.gelu}[self.config.activation]
-    gate_BTF = act(_product(self, "gate_DF", y_BTD))
-    up_BTF = _product(self, "up_DF", y_BTD)
+    gate_BTF = act(product(self, "gate_DF", y_BTD))
+    up_BTF = product(self, "up_DF", y_BTD)
     z_BTF = sharding.constrain(gate_BTF * up_BTF, "BTF", self.mesh)
-    return _product(self, "down_FD", z_BTF)
+    return product(self, "down_FD", z_BTF)
 
 
 class Layer(nn.Module):
@@ -268,9 +226,9 @@ class Transformer(nn.Module):
       raise ValueError(f"no features {sorted(unknown)}; there are {FEATURES}")
     # logits are O(1) when tied to an embedding of variance 1/D
     init = nn.initializers.truncated_normal(cfg.width**-0.5)
-    embed_VD = _weight(self, "embed_VD", "", init)
+    embed_VD = weight(self, "embed_VD", "", init)
     if not cfg.tied:
-      _weight(self, "unembed_VD", "D")
+      weight(self, "unembed_VD", "D")
     x_BTD = jnp.take(embed_VD, tokens_BT, axis=0)
     if cfg.embed_scale:
       x_BTD *= jnp.asarray(cfg.width**0.5, x_BTD.dtype)
@@ -289,9 +247,10 @@ class Transformer(nn.Module):
 
   def _scan(self, x_BTD, turns, positions_BT, segments_BT, features):
     cfg = self.config
-    layer = Layer
+    layer, few = Layer, cfg.layers <= FEW
     if cfg.remat != "nothing":
-      layer = nn.remat(Layer, policy=_REMAT[cfg.remat], prevent_cse=False)
+      # Within a loop nothing is recomputed that another layer has.
+      layer = nn.remat(Layer, policy=_REMAT[cfg.remat], prevent_cse=few)
     broadcast = (nn.broadcast,) * 4  # turns, positions, segments, cache
     scanned = nn.scan(
       layer,
@@ -299,6 +258,7 @@ class Transformer(nn.Module):
       split_rngs={"params": True},
       in_axes=(0, *broadcast),  # pyright: ignore[reportArgumentType]
       length=cfg.layers,
+      unroll=cfg.layers if few else 1,
       metadata_params={nn.PARTITION_NAME: "N"},
     )
     own = jax.tree.map(jnp.asarray, _own(cfg, x_BTD.shape[1]))

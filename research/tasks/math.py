@@ -101,7 +101,7 @@ def extracted(text: str) -> str | None:
 
 
 def lenient(problem: Problem, text: str) -> Verdict:
-  """Like `reward`; of a text without a marker what it states counts."""
+  """Like `reward`; without a marker the text, or the formula that ends it."""
   marked = extract.has_marker(text)
   answer = extract.final_answer(text) if marked else text
   return equality.grade(problem.answer, answer)

@@ -1,11 +1,15 @@
 """A critic, an implicit reward, a refreshed reference, and a step of lag."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
 
+from experiments import ahead, beside, rollouts, student
+from research.models import transformer
+from research.types import TrainState
 from tests.experiments.reinforcing import built, killed, start, trained
 
 
@@ -62,11 +66,31 @@ def test_a_critic_learns_what_the_policy_earns(tmp_path, started):
   assert told[0]["critic_gradient_norm"] > 0
 
 
-def test_an_implicit_reward_learns_beside_the_policy(tmp_path, started):
-  told, _ = trained(tmp_path, started, **PLAIN | PRIME)
-  # at first it is its own reference, and every answer a coin
-  np.testing.assert_allclose(told[0]["process_loss"], np.log(2), rtol=1e-5)
-  assert told[-1]["process_loss"] != told[0]["process_loss"]
+def test_an_implicit_reward_learns_what_is_right(tmp_path):
+  """On one rollout of which half is right; it begins as a coin."""
+  cfg = built(**PLAIN | PRIME | {"reference": None, "refresh": 9})
+  mesh = student.make_mesh(cfg)
+  params = transformer.init(cfg.run.model, jax.random.key(0))
+  sampler = TrainState(0, params, None, jax.random.key(1))
+  sampled = rollouts.Rollouts(cfg, {}, cfg.problems, cfg.pool, tmp_path, mesh)
+  trajectory, _ = sampled.sample(sampler, 0)
+  right_BT = (trajectory.segments_BT % 2).astype(np.float32)
+  trajectory = dataclasses.replace(
+    trajectory,
+    rewards_BT=right_BT,
+    ref_logprobs_BT=beside.scorer(cfg, cfg.run.model, mesh)(params, trajectory),
+  )
+  learner = beside.companions(cfg, mesh)["process"]
+  state, losses = learner.begin(ahead.copied(params)), []
+  for _ in range(8):
+    state, told = learner.step(state, (trajectory, right_BT))
+    losses.append(float(told["loss"][0] / told["loss"][1]))
+  np.testing.assert_allclose(losses[0], np.log(2), rtol=1e-5)
+  assert losses[-1] < 0.5 * losses[0]
+  earned = learner.tell(state.params, trajectory).process_BT
+  live = np.asarray(trajectory.mask_BT) > 0
+  gain = lambda kind: np.asarray(earned)[live & (np.asarray(right_BT) == kind)]
+  assert gain(1).mean() > 0 > gain(0).mean()
 
 
 def test_a_reference_is_the_policy_of_every_other_step(tmp_path, started):
@@ -105,6 +129,18 @@ WRONG = {
   "ppo alone": (PPO | {"critic": None}, "wants a critic"),
   "grpo and a critic": ({"critic": PPO["critic"]}, "no use for a critic"),
   "prime of nothing": (PRIME | {"reference": None}, "name its stage"),
+  "prime alone": (PRIME | {"process": None}, "wants process rewards"),
+  "grpo and process rewards": ({"process": PRIME["process"]}, "no use for"),
+  "rewards above one": (
+    PRIME
+    | {"reference": "answer_only"}
+    | {
+      "rollout": {
+        "bonuses": ({"name": "research.rewards.form", "weight": 1.0},)
+      }
+    },
+    "bonuses exceed",
+  ),
   "two references": ({"reference": "answer_only", "refresh": 2}, "of every"),
   "never refreshed": ({"refresh": 0}, "refresh is 0"),
   "the whole of a moving one": (

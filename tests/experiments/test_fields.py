@@ -245,11 +245,11 @@ class Stage:
     return numbers(self.fitted.frozen)
 
   def inputs(self):
-    anyone = SimpleNamespace(params={}, frozen=({}, None), key=KEY)
+    anyone = SimpleNamespace(params={}, frozen=({}, None), key=KEY, step=0)
     return [numbers(self.fitted.draw(anyone, step)) for step in range(12)]
 
   def step(self):
-    anyone = SimpleNamespace(params={}, frozen=({}, None), key=KEY)
+    anyone = SimpleNamespace(params={}, frozen=({}, None), key=KEY, step=0)
     inputs, _ = self.fitted.draw(anyone, 0)
     frozen = self.fitted.frozen
     state = dataclasses.replace(self.fitted.abstract, frozen=frozen)

@@ -31,7 +31,7 @@ def rollout(logprobs, reference, mask=None):
 
 
 def said(x, divergence=None):
-  return Policy(x, jnp.zeros_like(x), None, divergence)
+  return Policy(x, jnp.zeros_like(x), divergence)
 
 
 def test_known_values():

@@ -102,7 +102,8 @@ def test_in_bf16_few_ratios_leave_the_trust_region():
   assert same.size > 200
   assert off(same) <= 0.05, off(same)
   assert np.abs(same).mean() <= 0.02, np.abs(same).mean()
-  assert np.abs(same).max() > 1e-5  # bf16 indeed
+  wide = rescore(prompts[0], out[0], 1.0, MODEL) - out[0].logprobs
+  assert np.abs(wide).max() > 1e-5  # bf16 indeed
   assert off(wrong) > 0.5
 
 

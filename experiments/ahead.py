@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from research.training.step import Step
 from research.types import TrainState
 
 
@@ -58,9 +59,7 @@ def drawing[T](
   return draw
 
 
-def keeping(
-  step: Callable[[TrainState, Any], tuple[TrainState, dict]],
-) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
+def keeping(step: Step) -> Step:
   """Returns a step over (inputs, the next samples' policy), which is kept."""
 
   def whole(state: TrainState, both: Any) -> tuple[TrainState, dict]:

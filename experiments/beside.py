@@ -21,8 +21,6 @@ from research.training import metrics, objectives, optimizers
 from research.training import step as steps
 from research.types import TrainState, Trajectory
 
-Step = Callable[[TrainState, Any], tuple[TrainState, dict]]
-
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
@@ -37,7 +35,7 @@ class Companion(NamedTuple):
 
   begin: Callable[[Any], TrainState]  # of the policy's own parameters
   tell: Callable[[Any, Trajectory], Trajectory]  # by its parameters
-  step: Step  # over (trajectory, advantage_BT)
+  step: steps.Step  # over (trajectory, advantage_BT)
 
 
 def companions(config: Any, mesh: Mesh) -> dict[str, Companion]:
@@ -51,7 +49,7 @@ def companions(config: Any, mesh: Mesh) -> dict[str, Companion]:
   }
 
 
-def together(step: Step, others: Mapping[str, Companion]) -> Step:
+def together(step: steps.Step, others: Mapping[str, Companion]) -> steps.Step:
   """Returns an update of the policy and of all beside it, on one rollout.
 
   Their metrics have their name before them; what is not finite stops the run,
@@ -107,23 +105,13 @@ def _parts(config: Any) -> int:
   return config.minibatches * config.microbatches
 
 
-def _compiled(config: Any, how: Beside, objective: Any) -> tuple[Any, Step]:
-  updates = config.epochs * config.minibatches
-  optimizer = optimizers.make(how.optimizer, config.loop.steps, updates)
-  step = steps.compiled(
-    objective,
-    optimizer,
-    clip=how.optimizer.clip,
-    microbatches=config.microbatches,
-  )
-  return optimizer, step
-
-
 def _critic(config: Any, how: Beside, mesh: Mesh) -> Companion:
   model = student.decoder(config)
   loss = functools.partial(ppo.value_loss, **how.args)
   objective = objectives.critic(model, loss, mesh)
-  optimizer, step = _compiled(config, how, objective)
+  optimizer, step = student.compiled(
+    config, how.optimizer, objective, config.updates
+  )
 
   def begin(params: Any) -> TrainState:
     values = scoring.init(model, params)
@@ -144,7 +132,9 @@ def _process(config: Any, how: Beside, mesh: Mesh) -> Companion:
   loss = functools.partial(implicit.loss, **how.args)
   learn = objectives.implicit_reward(model, loss, mesh=mesh, **_law(config))
   objective = lambda params, frozen, inputs: learn(params, frozen, inputs[0])
-  optimizer, step = _compiled(config, how, objective)
+  optimizer, step = student.compiled(
+    config, how.optimizer, objective, config.updates
+  )
   score = scorer(config, model, mesh)
 
   def begin(params: Any) -> TrainState:

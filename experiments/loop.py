@@ -18,6 +18,7 @@ from research import sharding
 from research.models import lora, transformer
 from research.models.config import Model
 from research.training import checkpoint, metrics
+from research.training.step import Step
 from research.types import TrainState
 
 
@@ -178,7 +179,7 @@ def fit(
   workdir: pathlib.Path,
   state: Callable[[], TrainState],
   abstract: Any,
-  step: Callable[[TrainState, Any], tuple[TrainState, dict]],
+  step: Step,
   draw: Draw,
   *,
   position: Position | None = None,

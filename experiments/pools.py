@@ -37,6 +37,13 @@ def pool(
   return problems
 
 
+def by_key(
+  cfg: Problems, size: int, seed: int, inputs: Mapping[str, Any]
+) -> dict[str, Problem]:
+  """Returns the problems of a pool by their keys."""
+  return {p.meta["key"]: p for p in pool(cfg, size, seed, inputs)}
+
+
 def write(path: pathlib.Path, problems: Iterable[Problem]) -> None:
   """Writes problems for `read`."""
   files.write_lines(path, map(dataclasses.asdict, problems))

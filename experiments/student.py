@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 
 from experiments import loop, settings
@@ -25,8 +26,6 @@ from research.models.config import Lora, Model
 from research.training import optimizers
 from research.training import step as steps
 from research.types import TrainState
-
-Step = Callable[[TrainState, Any], tuple[TrainState, dict]]
 
 
 def make_mesh(config: Any) -> Mesh:
@@ -253,6 +252,19 @@ def _first_state(
   return begun, abstract
 
 
+def compiled(
+  config: Any,
+  how: optimizers.Optimizer,
+  objective: steps.Objective,
+  updates: int = 1,
+) -> tuple[optax.GradientTransformation, steps.Step]:
+  """Returns the optimizer of a stage's run, and the step that goes by it."""
+  optimizer = optimizers.make(how, config.loop.steps, updates)
+  parts = config.microbatches
+  step = steps.compiled(objective, optimizer, clip=how.clip, microbatches=parts)
+  return optimizer, step
+
+
 def train(
   config: Any,
   inputs: dict[str, Any],
@@ -264,7 +276,7 @@ def train(
   frozen: Any = None,
   extra: Callable[[Any], Any] = lambda params: None,
   updates: int = 1,
-  around: Callable[[Step], Step] = lambda step: step,
+  around: Callable[[steps.Step], steps.Step] = lambda step: step,
 ) -> TrainState:
   """Trains the student of a stage's config on what `draw` gives; see `fit`.
 
@@ -276,9 +288,7 @@ def train(
   if config.lora is not None:
     base = read_only(config, inputs, config.start, config.base_bits, mesh)
     objective, frozen = lora.over(objective), (base, frozen)
-  how, parts = config.optimizer, config.microbatches
-  optimizer = optimizers.make(how, config.loop.steps, updates)
-  step = steps.compiled(objective, optimizer, clip=how.clip, microbatches=parts)
+  optimizer, step = compiled(config, config.optimizer, objective, updates)
   name = workdir.name
   state = loop.fit(
     config.loop,

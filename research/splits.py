@@ -34,6 +34,16 @@ def check(task: str, split: str) -> None:
     )
 
 
+def shuffled[T](rows: Sequence[T], label: str) -> Iterator[T]:
+  """All rows once, in the order that a label draws.
+
+  Asked in one order everywhere, so that the first n are a random sample.
+  """
+  places = range(len(rows))
+  order = random.Random(label).sample(places, len(rows))
+  return (rows[place] for place in order)
+
+
 def span(task: str, name: str, bounds: Sequence[int], least: int) -> range:
   """The whole numbers lo..hi of a `(lo, hi)` argument; ValueError if empty."""
   if len(bounds) != 2 or not least <= bounds[0] <= bounds[1]:

@@ -27,10 +27,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.configs import _pair
+from experiments.configs import _pair, _zero
 
-COUNTDOWN = "research.tasks.countdown"
-COIN = "experiments.ablations._coin"
+COIN = {"task": "experiments.ablations._coin"}
 STEPS, WARM, LENGTH, NEW_TOKENS = 50, 300, 64, 20
 RATE = 1e-4
 CONSTANT = {"length": NEW_TOKENS}
@@ -52,16 +51,11 @@ ALGORITHMS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def problems(split, task=COUNTDOWN):
-  """Three numbers and a target."""
-  return {"task": task, "split": split, "args": {"largest": 12}}
-
-
 def reinforce(name, test):
   """A student of one algorithm from the weak start."""
   algorithm, args = ALGORITHMS[name]
   return policy(algorithm, args, test) | {
-    "problems": problems("train", COIN if name == "coin" else COUNTDOWN),
+    "problems": _zero.countdown("train") | (COIN if name == "coin" else {}),
     "critic": BESIDE if name == "ppo" else None,
     "process": {"prime": BESIDE, "untaught": STILL}.get(name),
     "reference": "start" if algorithm == "prime" else None,
@@ -73,7 +67,7 @@ def policy(algorithm, args, test):
   return {
     "stage": "experiments.stages.reinforce",
     "start": "start",
-    "problems": problems("train"),
+    "problems": _zero.countdown("train"),
     "pool": 16 if test else 4000,
     "rollout": {
       "problems": 2 if test else 16,
@@ -93,7 +87,7 @@ def policy(algorithm, args, test):
 
 def evaluate(test, students, pairs):
   """Students, and what sampling finds in the one that all began from."""
-  suite = {"prefix": "", "problems": problems("test")}
+  suite = {"prefix": "", "problems": _zero.countdown("test")}
   suite |= {"count": 8 if test else 512, "new_tokens": NEW_TOKENS}
   against = [(name, "start") for name in students]
   return {
@@ -132,7 +126,7 @@ def compare(arg, students, metrics, pairs):
   config = _pair.base(arg)
   answers = {"{annotate}/answers.jsonl": 1.0}
   stages = {
-    "annotate": _pair.annotate(test, problems=problems("train")),
+    "annotate": _pair.annotate(test, problems=_zero.countdown("train")),
     "start": _pair.distill(answers, WARM, test, length=LENGTH),
     **students,
     "trend": trend(test, students, metrics),

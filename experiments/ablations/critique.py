@@ -38,17 +38,10 @@ GATES = {
 }
 
 
-def export(student):
-  """A student as a checkpoint that teachers read."""
-  stage = "experiments.stages.export"
-  return {"stage": stage, "student": student, "dtype": "float32"}
-
-
-def asked(directory, test, temperature=1.0):
+def asked(exported, test, temperature=1.0):
   """What a checkpoint of this run is asked with."""
-  rows, tokens = (8, 8) if test else (256, _pair.NEW_TOKENS)
-  told = {"directory": f"{{{directory}}}/checkpoint", "new_tokens": tokens}
-  return told | {"rows": rows, "temperature": temperature, "top_p": 1.0}
+  tokens, rows = (8, 8) if test else (_pair.NEW_TOKENS, 256)
+  return _pair.asked(exported, tokens, rows, temperature)
 
 
 def attempt(split, count, test, gates=(), samples=1):
@@ -111,7 +104,7 @@ def get_config(arg: str = "") -> ConfigDict:
   stages = {
     "annotate": _pair.annotate(test),
     "writer": _pair.distill({"{annotate}/traces.jsonl": 1.0}, STEPS, test),
-    "exported": export("writer"),
+    "exported": _pair.export("writer"),
     "tried": attempt("train", many, test),
     "lessons": {
       "stage": "experiments.stages.correct",
@@ -119,7 +112,7 @@ def get_config(arg: str = "") -> ConfigDict:
       **train,
     },
     "critic": _pair.distill(lessons, LESSONS, test, **shape),
-    "exported_critic": export("critic"),
+    "exported_critic": _pair.export("critic"),
     "attempts": attempt("ood", few, test),
   }
   if not test:  # nothing that an untrained student writes passes a gate

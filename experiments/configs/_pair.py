@@ -64,6 +64,20 @@ def distill(
   } | rest
 
 
+def export(student: str) -> dict[str, Any]:
+  """A student as a checkpoint that teachers read."""
+  stage = "experiments.stages.export"
+  return {"stage": stage, "student": student, "dtype": "float32"}
+
+
+def asked(
+  exported: str, new_tokens: int, rows: int, temperature: float = 1.0
+) -> dict[str, Any]:
+  """What a teacher that this run exported is asked with."""
+  told = {"directory": f"{{{exported}}}/checkpoint", "new_tokens": new_tokens}
+  return told | {"rows": rows, "temperature": temperature, "top_p": 1.0}
+
+
 def evaluate(
   test: bool,
   students: tuple[str, ...],

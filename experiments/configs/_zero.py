@@ -78,9 +78,9 @@ def recipe(
   return config
 
 
-def countdown(split: str) -> dict[str, Any]:
-  """Three numbers and a target, of the small form."""
-  return {"task": COUNTDOWN, "split": split, "args": {"largest": 12}}
+def countdown(split: str, **rest: Any) -> dict[str, Any]:
+  """Three numbers and a target, small enough for a small student."""
+  return {"task": COUNTDOWN, "split": split, "args": {"largest": 12} | rest}
 
 
 def _countdowns(count: int) -> Source:

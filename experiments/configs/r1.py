@@ -70,10 +70,9 @@ def reinforce(
 
 
 def sample(
-  problems: dict[str, Any], count: int, samples: int, args: dict[str, Any]
+  problems: dict[str, Any], count: int, samples: int, new_tokens: int, rows: int
 ) -> dict[str, Any]:
   """What the first student writes, where it is right and in one language."""
-  where = {"directory": "{exported}/checkpoint", "temperature": 1.0}
   gates = [
     {"name": "research.annotation.verify"},
     {"name": "research.annotation.language"},
@@ -84,15 +83,9 @@ def sample(
     "count": count,
     "samples": samples,
     "teacher": "research.teachers.checkpoint",
-    "args": where | {"top_p": 1.0} | args,
+    "args": _pair.asked("exported", new_tokens, rows),
     "gates": gates,
   }
-
-
-def export(student: str) -> dict[str, Any]:
-  """A student as a checkpoint, to be sampled from."""
-  stage = "experiments.stages.export"
-  return {"stage": stage, "student": student, "dtype": "float32"}
 
 
 def read(path: Any, steps: int) -> dict[str, Any]:
@@ -126,8 +119,8 @@ def published() -> ConfigDict:
   stages = {
     "cold": read(chains, 100),
     "first": reinforce("cold", 650, clean, 3e-6, **usual),
-    "exported": export("first"),
-    "sampled": sample(train, 7473, 16, {"new_tokens": 32_768, "rows": 64}),
+    "exported": _pair.export("first"),
+    "sampled": sample(train, 7473, 16, 32_768, 64),
     "second": read("{sampled}/traces.jsonl", 400),
     "student": reinforce("second", 106, cool, 3e-6, **usual),
   }
@@ -151,15 +144,15 @@ def learned(test: bool, problems: dict[str, Any]) -> dict[str, Any]:
   follow = lambda path, steps: _pair.distill(
     {path: 1.0}, steps, test, length=ROOM, rows=8, start="base"
   )
-  asked = {"new_tokens": ANSWER, "rows": 8 if test else 250}
-  sampled = sample(problems, 8 if test else SAMPLED // 4, 4, asked)
+  count, rows = (8, 8) if test else (SAMPLED // 4, 250)
+  sampled = sample(problems, count, 4, ANSWER, rows)
   if test:  # nothing that it says is right
     sampled["gates"] = []
   return {
     "written": _pair.annotate(test, 400, problems=problems),
     "cold": follow("{written}/traces.jsonl", 150),
     "first": learn("cold", FIRST),
-    "exported": export("first"),
+    "exported": _pair.export("first"),
     "sampled": sampled,
     "second": follow("{sampled}/traces.jsonl", 300),
     "student": learn("second", LAST, temperature=0.7),

@@ -41,13 +41,7 @@ def attempts(count: int, test: bool, rows: int, new_tokens: int) -> dict:
     "count": count,
     "samples": 1 if test else 2,
     "teacher": "research.teachers.checkpoint",
-    "args": {
-      "directory": "{exported}/checkpoint",
-      "new_tokens": new_tokens,
-      "rows": rows,
-      "temperature": 1.0,
-      "top_p": 1.0,
-    },
+    "args": _pair.asked("exported", new_tokens, rows),
     "gates": (),
   }
 
@@ -100,11 +94,7 @@ def stages(test: bool, count: int = 1_000) -> dict[str, dict[str, Any]]:
   return {
     "annotate": _pair.annotate(test),
     "taught": _pair.distill({traces % "annotate": 1.0}, TAUGHT, test),
-    "exported": {
-      "stage": "experiments.stages.export",
-      "student": "taught",
-      "dtype": "float32",
-    },
+    "exported": _pair.export("taught"),
     "attempts": attempts(count, test, 8 if test else 256, new_tokens),
     "mended": mend(count),
     "corrected": correct({traces % "mended": 1.0}, test),

@@ -26,7 +26,6 @@ from ml_collections import ConfigDict
 
 from experiments.configs import _pair, _zero
 
-COUNTDOWN = "research.tasks.countdown"
 ANSWERS = {"{annotate}/answers.jsonl": 1.0}
 WARM, LENGTH, NEW_TOKENS = 300, 64, 20
 STEPS, ASKED, POOL = 30, 32, 320  # each problem of the first run comes thrice
@@ -40,17 +39,12 @@ SKILLS = (
 )
 
 
-def problems(split: str, **rest: Any) -> dict[str, Any]:
-  """Three numbers and a target."""
-  return {"task": COUNTDOWN, "split": split, "args": {"largest": 12} | rest}
-
-
 def begin(test: bool) -> dict[str, dict[str, Any]]:
   """A student that has read answers, and what it makes of a few problems."""
   return {
-    "annotate": _pair.annotate(test, problems=problems("train")),
+    "annotate": _pair.annotate(test, problems=_zero.countdown("train")),
     "start": _pair.distill(ANSWERS, WARM, test, length=LENGTH),
-    "first": reinforce("start", test, problems("train"), POOL),
+    "first": reinforce("start", test, _zero.countdown("train"), POOL),
   }
 
 
@@ -85,9 +79,9 @@ def target(test: bool, **rest: Any) -> dict[str, Any]:
   return {
     "stage": "experiments.stages.target",
     "first": "first",
-    "problems": problems("train"),
+    "problems": _zero.countdown("train"),
     "pool": 2 if test else POOL,
-    "fresh": problems("train"),
+    "fresh": _zero.countdown("train"),
     "candidates": 64 if test else 8_000,
     "count": 8 if test else STEPS * ASKED,
     "least": 1 if test else 8,
@@ -96,7 +90,7 @@ def target(test: bool, **rest: Any) -> dict[str, Any]:
 
 def again(aimed: str, test: bool) -> dict[str, Any]:
   """The first student on what a target stage chose."""
-  asked = problems("train") | {"path": f"{{{aimed}}}/problems.jsonl"}
+  asked = _zero.countdown("train") | {"path": f"{{{aimed}}}/problems.jsonl"}
   return reinforce("first", test, asked, STEPS * ASKED)
 
 
@@ -105,11 +99,12 @@ def evaluate(
 ) -> dict[str, Any]:
   """All students on problems as they come, and on each skill's own."""
   each = {"count": 8 if test else 128, "new_tokens": NEW_TOKENS}
-  suites = [{"prefix": "", "problems": problems("test")} | each]
+  suites = [{"prefix": "", "problems": _zero.countdown("test")} | each]
   if not test:
     suites[0]["count"] = 512
   suites += [
-    {"prefix": f"{name}/", "problems": problems("test", skills=[name])} | each
+    {"prefix": f"{name}/", "problems": _zero.countdown("test", skills=[name])}
+    | each
     for name in SKILLS
   ]
   return {

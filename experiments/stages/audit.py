@@ -60,8 +60,9 @@ def run(
   """
   del workdir
   task = resolve(config.problems.task)
-  asked = pools.pool(config.problems, config.count, config.run.seed, inputs)
-  problems = {problem.meta["key"]: problem for problem in asked}
+  problems = pools.by_key(
+    config.problems, config.count, config.run.seed, inputs
+  )
   path = "{%s}/traces.jsonl"
   rates = {
     name: _rates(task, problems, files.located(path % name, inputs))

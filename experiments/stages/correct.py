@@ -35,15 +35,17 @@ def run(
     ValueError: an attempt is at another problem, or none is wrong.
   """
   task = resolve(config.problems.task)
-  asked = pools.pool(config.problems, config.count, config.run.seed, inputs)
-  problems = {problem.meta["key"]: problem for problem in asked}
+  problems = pools.by_key(
+    config.problems, config.count, config.run.seed, inputs
+  )
   records = jsonl.read(files.located(config.attempts, inputs))
   taught = []
   for record in records:
     if record.get("key") not in problems:
       raise ValueError(
-        f"{config.attempts}: {record.get('key')!r} is none of the {len(asked)} "
-        "problems: set problems and count as where they were attempted"
+        f"{config.attempts}: {record.get('key')!r} is none of the "
+        f"{len(problems)} problems: set problems and count as where they "
+        "were attempted"
       )
     problem = problems[record["key"]]
     attempt = Trace(problem, record["completion"], 0, "stop")

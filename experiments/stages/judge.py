@@ -159,8 +159,9 @@ def _read(
     if not hasattr(task, "first_error"):
       raise ValueError(f"{task.__name__} has no first_error: no line is judged")
     label = functools.partial(of_lines, tokenizer)
-  asked = pools.pool(config.problems, config.count, config.run.seed, inputs)
-  problems = {problem.meta["key"]: problem for problem in asked}
+  problems = pools.by_key(
+    config.problems, config.count, config.run.seed, inputs
+  )
   held = set(list(problems)[-config.held_out :])
   sampled, unread = samples.read(config.samples, inputs, problems)
   sides, left = ([], []), {"unread": unread, "ungraded": 0, "too_long": 0}
@@ -253,13 +254,9 @@ def run(
     fill = {"fill": (real, float(rows.tokens_BT.size))}
     return sharding.place(rows, mesh), fill
 
-  how = config.optimizer
-  optimizer = optimizers.make(how, config.loop.steps)
   loss = functools.partial(resolve(config.loss.name).loss, **config.loss.args)
   objective = objectives.reward_model(config.run.model, loss, mesh)
-  step = steps.compiled(
-    objective, optimizer, clip=how.clip, microbatches=config.microbatches
-  )
+  optimizer, step = student.compiled(config, config.optimizer, objective)
   state = loop.fit(
     config.loop,
     workdir,

@@ -97,8 +97,9 @@ def _slips(
   config: Config, inputs: dict[str, Any], task: Any
 ) -> tuple[list[tuple[Problem, Slip]], dict[str, int]]:
   """Returns where attempts go wrong, each such place once, and counts."""
-  asked = pools.pool(config.problems, config.count, config.run.seed, inputs)
-  problems = {problem.meta["key"]: problem for problem in asked}
+  problems = pools.by_key(
+    config.problems, config.count, config.run.seed, inputs
+  )
   said, unread = samples.read(_paths(config, inputs), inputs, problems)
   found = [
     (key, slip)

@@ -118,8 +118,9 @@ def run(
     ValueError: a sample is of another problem, or there is no pair.
   """
   task = resolve(config.problems.task)
-  asked = pools.pool(config.problems, config.count, config.run.seed, inputs)
-  problems = {problem.meta["key"]: problem for problem in asked}
+  problems = pools.by_key(
+    config.problems, config.count, config.run.seed, inputs
+  )
   paths = (config.suited, *config.others)
   sampled, unread = samples.read(paths, inputs, problems)
   tokenizer = settings.load_tokenizer(config.run)

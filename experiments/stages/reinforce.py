@@ -123,6 +123,11 @@ class Config:
       )
 
   @property
+  def updates(self) -> int:
+    """How many updates a step has."""
+    return self.epochs * self.minibatches
+
+  @property
   def full(self) -> bool:
     """Whether the loss hears the reference's whole distribution."""
     return self.algorithm.args.get("kl") == "full"
@@ -192,7 +197,7 @@ class Witnesses:
     return trajectory
 
 
-def refreshing(step: beside.Step, every: int) -> beside.Step:
+def refreshing(step: steps.Step, every: int) -> steps.Step:
   """Returns a step after which the reference is the policy, `every` so many."""
 
   def whole(state: TrainState, inputs: Any) -> tuple[TrainState, dict]:
@@ -207,12 +212,12 @@ def refreshing(step: beside.Step, every: int) -> beside.Step:
 
 def _around(
   config: Config, others: dict[str, beside.Companion]
-) -> Callable[[beside.Step], beside.Step]:
+) -> Callable[[steps.Step], steps.Step]:
   """Returns what makes a whole step of one update of the policy."""
 
-  def made(step: beside.Step) -> beside.Step:
+  def made(step: steps.Step) -> steps.Step:
     step = beside.together(step, others)
-    if config.epochs * config.minibatches > 1:
+    if config.updates > 1:
       step = steps.several(step)
     if config.refresh is not None:
       step = refreshing(step, config.refresh)
@@ -235,7 +240,7 @@ def _drawing(
     (trajectory, seen), now = sample(state, step)
     trajectory = witnesses.tell(state, trajectory)
     inputs = trajectory, advantage(trajectory)
-    if config.epochs * config.minibatches > 1:
+    if config.updates > 1:
       seed = (config.run.seed, step)
       live_B = np.asarray(trajectory.mask_BT).any(axis=1)
       parts = minibatches(
@@ -279,7 +284,7 @@ def run(
     _drawing(config, rollouts, witnesses, mesh),
     frozen=witnesses.reference if config.full else None,
     extra=witnesses.extra,
-    updates=config.epochs * config.minibatches,
+    updates=config.updates,
     around=_around(config, witnesses.others),
   )
   cfg = config.rollout

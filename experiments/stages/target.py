@@ -194,8 +194,7 @@ def run(
     ValueError: `first` has no graded answers, or too few problems are new.
   """
   task = resolve(config.problems.task)
-  asked = pools.pool(config.problems, config.pool, config.run.seed, inputs)
-  known = {problem.meta["key"]: problem for problem in asked}
+  known = pools.by_key(config.problems, config.pool, config.run.seed, inputs)
   folder = pathlib.Path(inputs[config.first]["folder"])
   answers = list(_answers(folder, known))
   if not answers:

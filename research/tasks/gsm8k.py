@@ -13,7 +13,6 @@ its worked answer marks with `<<...>>`.
 """
 
 import os
-import random
 import re
 from collections.abc import Iterator
 
@@ -42,14 +41,11 @@ def problems(
   splits.check("gsm8k", split)
   name, part = ("svamp", "test") if split == "ood" else ("gsm8k", split)
   rows = datasets.source(name, part, data_dir, cache_dir)
-  # Asked in one order everywhere, so a split's first n are a random sample.
-  order = random.Random(f"gsm8k/{split}/{seed}").sample(
-    range(len(rows)), len(rows)
-  )
+  mixed = splits.shuffled(rows, f"gsm8k/{split}/{seed}")
   taken = set() if split == "test" else _keys("test", data_dir, cache_dir)
   if split == "ood":
     taken |= _keys("train", data_dir, cache_dir)
-  found = (problem_of(rows[place]) for place in order)
+  found = (problem_of(row) for row in mixed)
   return (p for p in found if p.meta["key"] not in taken)
 
 

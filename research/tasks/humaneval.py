@@ -13,7 +13,6 @@ solution has. Rewards run the answer: see `research.grading.sandbox`.
 """
 
 import os
-import random
 from collections.abc import Iterator
 
 from research import splits
@@ -48,8 +47,8 @@ def problems(
   if split != "test":
     return iter(())
   rows = datasets.source("humaneval", "test", data_dir, cache_dir)
-  order = random.Random(f"humaneval/{seed}").sample(range(len(rows)), len(rows))
-  return (problem_of(rows[place]) for place in order)
+  mixed = splits.shuffled(rows, f"humaneval/{seed}")
+  return (problem_of(row) for row in mixed)
 
 
 def problem_of(row: dict[str, str]) -> Problem:

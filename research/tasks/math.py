@@ -11,7 +11,6 @@ training file need not have.
 """
 
 import os
-import random
 from collections.abc import Iterator, Sequence
 
 from research import splits
@@ -39,14 +38,12 @@ def problems(
   if split == "ood":
     return iter(())
   rows = datasets.source("math", split, data_dir, cache_dir)
-  order = random.Random(f"math/{split}/{seed}").sample(
-    range(len(rows)), len(rows)
-  )
+  mixed = splits.shuffled(rows, f"math/{split}/{seed}")
   taken = set()
   if split == "train":
     held = datasets.source("math", "test", data_dir, cache_dir)
     taken = {key_of(held[place]["question"]) for place in range(len(held))}
-  found = (problem_of(rows[place]) for place in order)
+  found = (problem_of(row) for row in mixed)
   low, high = levels
   return (
     p

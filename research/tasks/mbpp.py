@@ -14,7 +14,6 @@ Rewards run the answer: see `research.grading.sandbox`.
 """
 
 import os
-import random
 from collections.abc import Iterator
 
 from research import splits
@@ -45,10 +44,8 @@ def problems(
   if split == "ood":
     return iter(())
   rows = datasets.source("mbpp", split, data_dir, cache_dir)
-  order = random.Random(f"mbpp/{split}/{seed}").sample(
-    range(len(rows)), len(rows)
-  )
-  return (problem_of(rows[place]) for place in order)
+  mixed = splits.shuffled(rows, f"mbpp/{split}/{seed}")
+  return (problem_of(row) for row in mixed)
 
 
 def problem_of(row: dict[str, str]) -> Problem:

@@ -15,7 +15,6 @@ empty. The difficulty is how many passages the abstract has.
 """
 
 import os
-import random
 import re
 from collections.abc import Iterator
 
@@ -48,8 +47,8 @@ def problems(
   if passages is not None and passages < 0:
     raise ValueError(f"pubmedqa: {passages} passages; at least 0 are wanted")
   rows = datasets.source("pubmedqa", "train", data_dir, cache_dir)
-  order = random.Random(f"pubmedqa/{seed}").sample(range(len(rows)), len(rows))
-  found = (problem_of(rows[place], passages) for place in order)
+  mixed = splits.shuffled(rows, f"pubmedqa/{seed}")
+  found = (problem_of(row, passages) for row in mixed)
   return (p for p in found if split_of(p) == split)
 
 

@@ -82,9 +82,7 @@ def make(
   """
   rate = schedule(cfg, steps)
   return optax.adamw(
-    rate
-    if updates == 1
-    else lambda count: rate(jnp.floor_divide(count, updates)),
+    lambda count: rate(jnp.floor_divide(count, updates)),
     b1=cfg.b1,
     b2=cfg.b2,
     eps=cfg.eps,

@@ -11,6 +11,8 @@ import optax
 from research.training.metrics import merge
 from research.types import TrainState
 
+# (state, inputs) -> (the next state, metrics)
+Step = Callable[[TrainState, Any], tuple[TrainState, dict]]
 # (params, frozen, inputs) -> (sum, denominator, metrics)
 Objective = Callable[[Any, Any, Any], tuple[jax.Array, jax.Array, dict]]
 
@@ -122,7 +124,7 @@ def _divided(
 
 
 def several(
-  step: Callable[[TrainState, Any], tuple[TrainState, dict]],
+  step: Step,
 ) -> Callable[[TrainState, Sequence[Any]], tuple[TrainState, dict]]:
   """Returns a step over a list of inputs: an update each, counted as one step.
 
@@ -173,7 +175,7 @@ def compiled(
   *,
   clip: float,
   microbatches: int = 1,
-) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
+) -> Step:
   """Returns `step(state, inputs)`, jitted; see `jitted` for what is donated."""
   f = jitted(objective, optimizer, clip=clip, microbatches=microbatches)
 

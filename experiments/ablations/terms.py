@@ -1,9 +1,9 @@
 """Clips and KL terms of one algorithm, from one weak start, at equal samples.
 
-GRPO as in experiments/ablations/algorithms.py, four updates a step, once with
-the clip wider above and once with each form of KL from the start: k1 in the
-reward, and as a loss k2, k3, k3 with the ratio's weight, and the whole
-distribution.
+GRPO's groups and clip, four updates a step, but no std, which k1 in the reward
+could not have: once with the clip wider above and once with each form of KL
+from the start, k1 in the reward, and as a loss k2, k3, k3 with the ratio's
+weight, and the whole distribution.
 
 Hypotheses. H1 A clip of 0.28 above keeps entropy: high/entropy - grpo/entropy
             > 0 at the end.
@@ -38,7 +38,7 @@ FORMS = {
 def students(test):
   """GRPO without any term, with each, and with a wider clip."""
   make = lambda args: algorithms.policy("grpo", args, test)
-  plain = {"normalize": False}  # k1 in the reward wants no std
+  plain = {"normalize": False}
   own = {"reference": "start", "advantage": plain}
   found = {
     "grpo": make({}) | own,

@@ -108,7 +108,7 @@ def _reranked(
   asked: Sequence[Asked],
 ) -> list[list[int]]:
   """Returns the best of each question's pool by the reranker."""
-  pools = [
+  drawn = [
     retrieve.by_feedback(index, a.question, retrieval.pool) for a in asked
   ]
   mesh = student.make_mesh(config)
@@ -118,13 +118,13 @@ def _reranked(
     settings.load_tokenizer(config.run),
     [
       (a.question, [index.passages[place] for place in pool])
-      for a, pool in zip(asked, pools, strict=True)
+      for a, pool in zip(asked, drawn, strict=True)
     ],
     mesh=mesh,
   )
   return [
     [pool[i] for i in np.argsort(-scores, kind="stable")[: retrieval.count]]
-    for pool, scores in zip(pools, judged, strict=True)
+    for pool, scores in zip(drawn, judged, strict=True)
   ]
 
 

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -87,12 +88,14 @@ class Rollouts:
     workdir: pathlib.Path,
     mesh: Any,
     parts: int = 1,
+    marks: Mapping[str, Any] = types.MappingProxyType({}),
   ):
     """Draws a pool of `size` problems; `config.rollout` says how they go.
 
     The rows of a step can be cut into `parts`, of whole microbatches each.
+    Every record that is logged has the `marks`.
     """
-    self._parts = parts
+    self._parts, self._marks = parts, marks
     self._config, self._workdir, self._mesh = config, workdir, mesh
     self._tokenizer = settings.load_tokenizer(config.run)
     self._task = resolve(problems.task)
@@ -140,6 +143,7 @@ class Rollouts:
       {
         "step": step,
         "group": first + i // cfg.group,
+        **self._marks,
         **record,
         **self._cut(record),
       }

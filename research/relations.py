@@ -5,7 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 
+import kernels
 from research import divergence
+from research.types import Dense
 
 
 def _split(x_BTE: jax.Array, heads: int) -> jax.Array:
@@ -67,3 +69,28 @@ def divergence_between(
 
   gap_SBQ = jax.lax.map(one, at_S)
   return gap_SBQ.transpose(1, 0, 2).reshape(B, T + spare)[:, :T]
+
+
+def blended(
+  student: Dense,
+  targets_BT: jax.Array,
+  weights_BT: jax.Array,
+  gap_BT: jax.Array,
+  *,
+  share: float,
+  block: int,
+) -> tuple[jax.Array, jax.Array, dict]:
+  """Returns (sum, denominator, metrics) of (1 - share) CE + share gap.
+
+  The cross-entropy is what teaches all that lies above the compared layer.
+  """
+  logprobs_BT, _ = kernels.token_logprobs(
+    student.hidden_BTE,
+    student.unembed_VE,
+    targets_BT,
+    softcap=student.softcap,
+    block=block,
+  )
+  each_BT = -(1 - share) * logprobs_BT + share * gap_BT
+  metrics = divergence.means(weights_BT, relations=gap_BT)
+  return (weights_BT * each_BT).sum(), weights_BT.sum(), metrics

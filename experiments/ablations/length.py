@@ -40,7 +40,8 @@ METRICS = ("length_wrong", "truncated", "reward", "entropy")
 
 def reinforce(name, test):
   """A student of one mean, from the one that read searches."""
-  told = algorithms.policy(*ARMS[name], test)
+  algorithm, args = ARMS[name]
+  told = algorithms.policy(algorithm, args, test)
   room = {"new_tokens": 8 if test else r1.ANSWER, "length": r1.ROOM}
   if not test:
     room |= {"problems": r1.PROBLEMS, "rows": r1.PROBLEMS * r1.GROUP}

@@ -55,6 +55,22 @@ def evaluate(problems: dict[str, Any], test: bool, new_tokens: int):
   }
 
 
+def _pair(arg: str, length: int) -> ConfigDict:
+  """A run with the stages `base` and `teacher`, without any other yet."""
+  config = ConfigDict({"seed": 0, "data_dir": ""})  # or PITH_DATA
+  if arg == "test":
+    config.tokenizer = "bytes"
+    config.model = {"preset": "tiny", "width": 32, "layers": 1}
+    config.base, config.teacher = _distill(2), _distill(4)
+  else:
+    config.base, config.teacher = _checkpoint(), _checkpoint()
+    config.tokenizer = config.base.get_ref("directory")
+    config.model = {"preset": "qwen2_5_0_5b", "context": length}
+  devices = 1 if arg == "test" else 8
+  config.mesh = {"data": 1, "fsdp": devices, "tensor": 1, "context": 1}
+  return config
+
+
 def recipe(
   arg: str, student: dict[str, Any], *, new_tokens: int, length: int, steps: int
 ) -> ConfigDict:
@@ -63,35 +79,28 @@ def recipe(
   `student` has the fields of experiments.stages.on_policy that a source gives.
   """
   test = arg == "test"
-  config = ConfigDict()
-  config.seed, config.data_dir = 0, ""  # or the environment's PITH_DATA
-  args = ConfigDict({"data_dir": config.get_ref("data_dir")})
-  split = lambda name: {"task": GSM8K, "split": name, "args": args}
   if test:
-    split = lambda name: {"task": CHAIN, "split": name}
-    config.tokenizer = "bytes"
-    config.model = {"preset": "tiny", "width": 32, "layers": 1}
-    config.base, config.teacher = _distill(2), _distill(4)
     new_tokens, length, steps = 32, 96, 4
-  else:
-    config.base, config.teacher = base, _ = _checkpoint(), _checkpoint()
-    config.tokenizer = base.get_ref("directory")
-    config.model = {"preset": "qwen2_5_0_5b", "context": length}
-  config.mesh = {"data": 1, "fsdp": 1 if test else 8, "tensor": 1, "context": 1}
-  config.annotate = annotate(split("train"), 64 if test else 7473)
-  domain = {"teacher": "teacher", "problems": split("train"), "pool": 64}
-  if student["share"]["rows"]:
-    domain["corpora"] = [ANSWERS]
-  if not test:
-    domain["pool"] = 7473
-  sizes = {"new_tokens": new_tokens, "length": length}
+  config = _pair(arg, length)
+  args = {"args": ConfigDict({"data_dir": config.get_ref("data_dir")})}
+  task = {"task": CHAIN} if test else {"task": GSM8K} | args
+  train, held_out = task | {"split": "train"}, task | {"split": "test"}
+  config.annotate = annotate(train, 64 if test else 7473)
+  written = student["share"]["rows"] > 0
+  domain = {
+    "teacher": "teacher",
+    "problems": train,
+    "pool": 64 if test else 7473,
+    "corpora": [ANSWERS] if written else [],
+  }
   config.student = student | {
     "stage": "experiments.stages.on_policy",
     "start": "base",
     "domains": [domain],
-    "rollout": student["rollout"] | sizes,
+    "rollout": student["rollout"]
+    | {"new_tokens": new_tokens, "length": length},
     "loop": {"steps": steps, "save_every": 100},
   }
-  config.evaluate = evaluate(split("test"), test, new_tokens)
+  config.evaluate = evaluate(held_out, test, new_tokens)
   config.stages = ("annotate", "base", "teacher", "student", "evaluate")
   return config

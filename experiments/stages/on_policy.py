@@ -135,7 +135,15 @@ class Mixture:
     """Draws every domain's pool of problems, and opens its corpora."""
     self._config, self._mesh = config, mesh
     self._rollouts = [
-      Rollouts(config, inputs, domain.problems, domain.pool, workdir, mesh)
+      Rollouts(
+        config,
+        inputs,
+        domain.problems,
+        domain.pool,
+        workdir,
+        mesh,
+        marks={"teacher": domain.teacher},
+      )
       for domain in config.domains
     ]
     self._loaders: list[Loader] = []

@@ -119,7 +119,7 @@ def lines(
 
 def field(record: Record, name: str, place: str) -> str:
   """The text under `name`; ValueError naming the place where it is not one."""
-  if fault := _text_fault(record, name):
+  if fault := text_fault(record, name):
     raise fault.at(place)
   return record[name]
 
@@ -187,10 +187,10 @@ def _fault(record: Record) -> Fault | None:
     )
   if forms[0] == ("messages",):
     return _messages_fault(record["messages"])
-  return next(filter(None, (_text_fault(record, x) for x in forms[0])), None)
+  return next(filter(None, (text_fault(record, x) for x in forms[0])), None)
 
 
-def _text_fault(record: Record, name: str) -> Fault | None:
+def text_fault(record: Record, name: str) -> Fault | None:
   """Why what stands under `name` is no text to learn from."""
   value = record.get(name)
   if not isinstance(value, str) or not value.strip():
@@ -214,7 +214,7 @@ def _messages_fault(messages: Any) -> Fault | None:
         f"a role is none of {', '.join(text.ROLES)}",
         f"it is {message.get('role')!r:.40}",
       )
-    if fault := _text_fault(message, "content"):
+    if fault := text_fault(message, "content"):
       return fault
   if all(message["role"] != "assistant" for message in messages):
     return Fault("no message is the assistant's")

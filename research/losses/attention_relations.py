@@ -8,8 +8,7 @@ text alone: L = (1 - share) CE + share (KL_Q + KL_K + KL_V) / 3.
 
 import jax
 
-import kernels
-from research import divergence, relations
+from research import relations
 from research.types import Dense, Features
 
 
@@ -29,13 +28,6 @@ def loss(
   Raises:
     ValueError: a token's queries, keys or values cannot be cut so.
   """
-  logprobs_BT, _ = kernels.token_logprobs(
-    student.hidden_BTE,
-    student.unembed_VE,
-    signal.targets_BT,
-    softcap=student.softcap,
-    block=block,
-  )
   gaps_BT = {
     name: relations.divergence_between(
       signal.student[name][layer],
@@ -47,6 +39,6 @@ def loss(
     for name in "qkv"
   }
   gap_BT = (gaps_BT["q"] + gaps_BT["k"] + gaps_BT["v"]) / 3
-  each_BT = -(1 - share) * logprobs_BT + share * gap_BT
-  metrics = divergence.means(weights_BT, relations=gap_BT)
-  return (weights_BT * each_BT).sum(), weights_BT.sum(), metrics
+  return relations.blended(
+    student, signal.targets_BT, weights_BT, gap_BT, share=share, block=block
+  )

@@ -8,8 +8,7 @@ away. L = (1 - share) CE + share KL.
 
 import jax
 
-import kernels
-from research import divergence, relations
+from research import relations
 from research.types import Dense, Features
 
 
@@ -29,13 +28,6 @@ def loss(
   Raises:
     ValueError: a stream cannot be cut into `heads`.
   """
-  logprobs_BT, _ = kernels.token_logprobs(
-    student.hidden_BTE,
-    student.unembed_VE,
-    signal.targets_BT,
-    softcap=student.softcap,
-    block=block,
-  )
   gap_BT = relations.divergence_between(
     signal.student["hidden"][layer],
     signal.teacher["hidden"][teacher_layer],
@@ -43,6 +35,6 @@ def loss(
     heads=heads,
     block=block,
   )
-  each_BT = -(1 - share) * logprobs_BT + share * gap_BT
-  metrics = divergence.means(weights_BT, relations=gap_BT)
-  return (weights_BT * each_BT).sum(), weights_BT.sum(), metrics
+  return relations.blended(
+    student, signal.targets_BT, weights_BT, gap_BT, share=share, block=block
+  )

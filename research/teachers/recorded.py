@@ -29,10 +29,6 @@ class Record(NamedTuple):
 Faults = dict[str, list[int]]  # line numbers by reason
 
 
-class _Fault(Exception):
-  """Why a line is not used."""
-
-
 def write(
   task: Any,
   problems: Iterable[Problem],
@@ -100,52 +96,45 @@ def read(
   records, faults = [], collections.defaultdict(list)
   ids: set[Any] = set()
   for number, raw in jsonl.scan(path, longest):
-    try:
-      if isinstance(raw, jsonl.Fault):
-        raise _Fault(raw.name)
-      record = _record(raw, number, prompt, completion)
-      if raw.get("id") in ids:
-        raise _Fault("duplicate id")
-    except _Fault as fault:
-      faults[str(fault)].append(number)
-      continue
-    ids |= {raw["id"]} if "id" in raw else set()
-    records.append(record)
-    for name in sorted(set(raw) - {prompt, completion, *OPTIONAL}):
-      faults[f"unknown field {name[:40]!r}"].append(number)
+    if isinstance(raw, jsonl.Fault):
+      faults[raw.name].append(number)
+    elif why := _why_not(raw, prompt, completion, ids):
+      faults[why].append(number)
+    else:
+      ids |= {raw["id"]} if "id" in raw else set()
+      records.append(_record(raw, number, prompt, completion))
+      for name in sorted(set(raw) - {prompt, completion, *OPTIONAL}):
+        faults[f"unknown field {name[:40]!r}"].append(number)
   return records, dict(faults)
+
+
+def _why_not(
+  raw: dict[str, Any], prompt: str, completion: str, ids: set[Any]
+) -> str | None:
+  """Why an object is no record; `ids` are those that are taken."""
+  for name in ("key", prompt, completion):
+    if name in raw and jsonl.text_fault(raw, name):
+      return f"{name!r} is not text"
+  if completion not in raw or not {"key", prompt} & set(raw):
+    return "no key and no prompt, or no completion"
+  if raw.get("finish", "stop") not in ("stop", "length"):
+    return "'finish' is neither stop nor length"
+  tokens = raw.get("tokens")
+  if tokens is not None and (type(tokens) is not int or tokens < 0):
+    return "'tokens' is no count"
+  if not isinstance(raw.get("id", ""), str | int):
+    return "'id' is neither text nor a number"
+  return "duplicate id" if raw.get("id") in ids else None
 
 
 def _record(
   raw: dict[str, Any], number: int, prompt: str, completion: str
 ) -> Record:
-  """An object as a record."""
-  for name in ("key", prompt, completion):
-    if name in raw and not _is_text(raw[name]):
-      raise _Fault(f"{name!r} is not text")
-  if completion not in raw or not {"key", prompt} & set(raw):
-    raise _Fault("no key and no prompt, or no completion")
-  finish, tokens = raw.get("finish", "stop"), raw.get("tokens")
-  if finish not in ("stop", "length"):
-    raise _Fault("'finish' is neither stop nor length")
-  if tokens is not None and (type(tokens) is not int or tokens < 0):
-    raise _Fault("'tokens' is no count")
-  if not isinstance(raw.get("id", ""), str | int):
-    raise _Fault("'id' is neither text nor a number")
+  """An object that is a record, as one."""
   names = (("key", "key"), ("prompt", prompt))
   addresses = [(kind, raw[x].strip()) for kind, x in names if x in raw]
+  finish, tokens = raw.get("finish", "stop"), raw.get("tokens")
   return Record(number, addresses, raw[completion], finish, tokens)
-
-
-def _is_text(value: Any) -> bool:
-  """Whether a value is text that is not blank, in valid Unicode."""
-  if not isinstance(value, str) or not value.strip():
-    return False
-  try:
-    value.encode("utf-8")
-  except UnicodeEncodeError:  # half a pair, which JSON can spell
-    return False
-  return True
 
 
 def spans(numbers: Iterable[int]) -> str:

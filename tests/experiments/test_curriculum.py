@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,6 +11,8 @@ from experiments import settings
 from experiments.settings import build
 from experiments.stages import curriculum
 from research.models import presets
+from research.sampling.engine import Completion
+from research.types import Verdict
 
 STATE = SimpleNamespace(key=None, params={}, frozen=None)
 
@@ -116,6 +119,25 @@ def test_a_ladder_goes_on_where_it_stood(config, monkeypatch):
     (batch, seen), (same, told) = drawn[i], later.draw(STATE, i)
     np.testing.assert_array_equal(batch.tokens_BT, same.tokens_BT)
     assert seen == told
+
+
+def test_the_pass_rate_is_of_what_could_be_graded(config, monkeypatch):
+  """Of four answers two are right, one is wrong, and one was never graded."""
+  said = iter([("correct", 1.0), ("wrong", 0.0), ("error", None)] * 2)
+  task = SimpleNamespace(reward=lambda problem, text: Verdict(*next(said)))
+  monkeypatch.setattr(curriculum, "resolve", lambda name: task)
+  found = curriculum.Ladder(config(), {}, None)
+  asked = []
+
+  def write(decoder, params, tokenizer, problems, *rest):
+    asked.extend(problems)
+    return [Completion((1,), (0.0,), False)] * len(problems)
+
+  monkeypatch.setattr(curriculum.rollout, "write", write)
+  monkeypatch.setattr(curriculum.student, "params", lambda *rest: {})
+  state = SimpleNamespace(key=jax.random.key(0), params={}, frozen=None)
+  assert found._rate(state, 2) == 2 / 3
+  assert len(asked) == 4
 
 
 @pytest.mark.parametrize("change", [{"every": 0}, {"patience": 0}])

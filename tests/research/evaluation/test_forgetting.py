@@ -81,15 +81,17 @@ def test_a_difference_may_stand_the_other_way_round(found):
       assert one[column][kind]["mean"] == other[column][kind]["mean"]
 
 
-def test_a_student_that_stands_still_has_forgotten_nothing(found):
-  """The control: it is the last student's numbers that count."""
+@pytest.mark.parametrize("lost", [0.0, 0.25])
+def test_the_last_student_has_forgotten_what_it_lost(found, lost):
+  """The control is one that stands still: it has forgotten nothing."""
   still = copy.deepcopy(found)
   for column in COLUMNS:
     best = forgetting.measure(found, ORDER, COLUMNS)[column]["best"]
-    zero = intervals.bootstrap(keyed([0, 0, 0, 0]), seed=0)
-    still[forgetting.cell(column, f"doctor_minus_{best}")] = zero
-  told = forgetting.measure(still, ORDER, COLUMNS)
-  assert {told[column]["forgetting"]["mean"] for column in COLUMNS} == {0.0}
+    worse = intervals.bootstrap(keyed([-lost] * 4), seed=0)
+    still[forgetting.cell(column, f"doctor_minus_{best}")] = worse
+  for column, told in forgetting.measure(still, ORDER, COLUMNS).items():
+    better = -1 if "nats" in column else 1  # fewer nats are no loss
+    assert told["forgetting"]["mean"] == better * lost
 
 
 def test_what_is_missing_is_named(found):

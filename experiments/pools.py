@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import files
+from experiments import files, settings
 from experiments.resolve import resolve
 from experiments.settings import Problems
 from research.data import jsonl
@@ -34,7 +34,8 @@ def pool(
     raise ValueError(
       f"{cfg.task}: the split {cfg.split!r} is empty under {cfg.args}"
     )
-  return problems
+  asked = lambda p: cfg.ask.replace(settings.PROMPT, p.prompt)
+  return [dataclasses.replace(p, prompt=asked(p)) for p in problems]
 
 
 def by_key(

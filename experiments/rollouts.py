@@ -104,7 +104,7 @@ class Rollouts:
       for bonus in config.rollout.bonuses
     }
     self._pool = pools.pool(problems, size, config.run.seed, inputs)
-    self._check_length()
+    self._check_pool()
 
   def sample(self, state: TrainState, step: int) -> tuple[Trajectory, dict]:
     """Returns a step's trajectory and what its samples say; logs them all.
@@ -218,8 +218,13 @@ class Rollouts:
       seen["kept"] = (float(kept), float(len(records)))
     return seen
 
-  def _check_length(self) -> None:
+  def _check_pool(self) -> None:
     cfg = self._config.rollout
+    if cfg.turns is not None and any(p.begun for p in self._pool):
+      raise ValueError(
+        "an episode begins with its environment, and problems here have begun "
+        "answers: set rollout.turns to None, or take them from another file"
+      )
     ids = lambda problem: rollout.prompt_ids(self._tokenizer, problem)
     longest = max(len(ids(problem)) for problem in self._pool)
     if longest + cfg.new_tokens > cfg.length:

@@ -56,18 +56,28 @@ class Run:
       )
 
 
+PROMPT = "{prompt}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Problems:
   """A task's problems: its dotted address, a split and the task's own args.
 
   With `path` they are those of a JSONL file that a stage wrote, its folder
-  `{stage}` at the head, and the task grades them.
+  `{stage}` at the head, and the task grades them. They are put as `ask` says,
+  in which `{prompt}` is the task's own.
   """
 
   task: Address
   split: str
   args: dict[str, Any] = dataclasses.field(default_factory=dict)
   path: str | None = None
+  ask: str = PROMPT
+
+  def __post_init__(self):
+    """Raises ValueError on what asks nothing."""
+    if PROMPT not in self.ask:
+      raise ValueError(f"{self.task}: {self.ask!r} has no {PROMPT} to ask")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,8 @@ Source.   DeepSeek-AI 2025 (2501.12948v2), as transcribed: 3e-6, KL 1e-3, T = 1,
           32 problems an update with 16 answers each, 8,192 answers a rollout
           cut into 16 updates, 10,400 of them; answers of 32,768 tokens (65,536
           later on: another stage); the reference is the policy anew every 400
-          updates. Rewards are of accuracy and of the form, as much of each:
-          a prompt or the template must ask for <think>, as its own does.
+          updates. Rewards are of accuracy and of the form, as much of each;
+          as its own template does, the prompt asks for <think>.
 """
 
 from typing import Any
@@ -44,6 +44,11 @@ def law(new_tokens: int) -> dict[str, Any]:
   }
 
 
+ASK = "Think between <think> and </think>, then answer.\n\n{prompt}"
+
+
 def get_config(arg: str = "") -> ConfigDict:
   """Returns the recipe; "small" fits it to two cores, "test" to seconds."""
-  return _zero.recipe(arg, "qwen2_5_1_5b", law, [(32_768, 16, 650)])
+  train, test, count = _zero.GSM8K
+  source = _zero.Source(train | {"ask": ASK}, test | {"ask": ASK}, count)
+  return _zero.recipe(arg, "qwen2_5_1_5b", law, [(32_768, 16, 650)], source)

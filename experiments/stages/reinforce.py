@@ -105,12 +105,15 @@ class Config:
       )
 
   def _check_process(self) -> None:
-    name = self.algorithm.name.rpartition(".")[2]
-    if (name == "prime") != (self.process is not None) and name != "ppo":
+    law = getattr(resolve(self.algorithm.name), "PROCESS", None)
+    if law == "wanted" and self.process is None:
       raise ValueError(
-        f"reinforce: {name} "
-        f"{'wants' if name == 'prime' else 'has no use for'} process rewards: "
-        "set process where algorithm is prime or ppo"
+        f"reinforce: {self.algorithm.name} wants process rewards: set process"
+      )
+    if law is None and self.process is not None:
+      raise ValueError(
+        f"reinforce: {self.algorithm.name} has no use for process rewards: "
+        "set process to None"
       )
     if self.process and not (self.reference or self.refresh):
       raise ValueError(

@@ -23,6 +23,8 @@ import jax.numpy as jnp
 from research import reference_kl, segments, surrogate
 from research.types import Policy, Trajectory
 
+PROCESS = "welcome"
+
 
 def advantage(
   trajectory: Trajectory,

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 from research import groups, segments, surrogate
 from research.types import Policy, Trajectory
 
+PROCESS = "wanted"
+
 
 def advantage(trajectory: Trajectory, *, gamma: float = 1.0) -> jax.Array:
   """Returns advantage_BT, one a token.

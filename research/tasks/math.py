@@ -11,7 +11,7 @@ training file need not have.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from research import splits
 from research.data import datasets
@@ -39,17 +39,23 @@ def problems(
     return iter(())
   rows = datasets.source("math", split, data_dir, cache_dir)
   mixed = splits.shuffled(rows, f"math/{split}/{seed}")
-  taken = set()
+  taken: set[str] = set()
   if split == "train":
     held = datasets.source("math", "test", data_dir, cache_dir)
     taken = {key_of(held[place]["question"]) for place in range(len(held))}
-  found = (problem_of(row) for row in mixed)
+  return _wanted(mixed, taken, levels)
+
+
+def _wanted(
+  rows: Iterable[dict[str, str]], taken: set[str], levels: Sequence[int]
+) -> Iterator[Problem]:
+  """Problems of some levels, each key once and none that is taken."""
   low, high = levels
-  return (
-    p
-    for p in found
-    if p.meta["key"] not in taken and low <= p.meta["difficulty"] <= high
-  )
+  for problem in map(problem_of, rows):
+    key = problem.meta["key"]
+    if key not in taken and low <= problem.meta["difficulty"] <= high:
+      taken.add(key)
+      yield problem
 
 
 def problem_of(row: dict[str, str]) -> Problem:

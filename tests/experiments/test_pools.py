@@ -41,6 +41,16 @@ def test_a_stage_writes_problems_for_another(tmp_path):
     pools.pool(told, 9, seed=0, inputs=inputs)
 
 
+def test_problems_are_asked_in_other_words():
+  told = dataclasses.replace(CHAIN, ask="think {hard} first: {prompt}")
+  plain, asked = (pools.pool(x, 3, seed=0, inputs={}) for x in (CHAIN, told))
+  for one, other in zip(plain, asked, strict=True):
+    assert other.prompt == f"think {{hard}} first: {one.prompt}"
+    assert dataclasses.replace(other, prompt=one.prompt) == one
+  with pytest.raises(ValueError, match="'think' has no "):
+    dataclasses.replace(CHAIN, ask="think")
+
+
 @pytest.mark.parametrize("count", [1, 3, 7, 10])
 def test_each_epoch_takes_every_problem_once(count):
   steps = [pools.of_step(SEVEN, 0, step, count) for step in range(7 * 3)]

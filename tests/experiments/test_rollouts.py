@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import rollouts, student
+from experiments import pools, rollouts, student
 from experiments.stages import reinforce
 from research.models import transformer
 from research.sampling import engine, rollout
-from research.types import TrainState, Trajectory, Verdict
+from research.types import Problem, TrainState, Trajectory, Verdict
 from tests.experiments.reinforcing import built, killed, start, trained
 
 CALC = "research.environments.calculator"
@@ -195,6 +195,15 @@ def test_a_step_without_updates(field):
 def test_rollouts_that_cannot_be(wrong):
   with pytest.raises(ValueError, match=r"at least|must be > 0"):
     built(rollout=wrong)
+
+
+def test_an_episode_takes_no_begun_answers(tmp_path):
+  begun = [Problem("3", "3", {"key": "3"}, begun="2+")]
+  pools.write(tmp_path / "begun.jsonl", begun)
+  problems = {"task": CALC, "split": "train", "args": {}}
+  problems |= {"path": str(tmp_path / "begun.jsonl")}
+  with pytest.raises(ValueError, match="have begun answers"):
+    sampler(tmp_path, problems=problems, rollout={"turns": 2})
 
 
 def test_an_environment_is_played(tmp_path, state):

@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 from experiments.ablations import algorithms
 from experiments.configs import _pair, _zero, r1
 
-WARM, STEPS = 300, 60
+WARM, STEPS = 300, 40
 ARMS = {
   "grpo": ("grpo", {"aggregate": "sequence"}),
   "by_token": ("grpo", {"aggregate": "token"}),

@@ -30,10 +30,9 @@ from ml_collections import ConfigDict
 from experiments.configs import _pair, _zero
 
 COIN = {"task": "experiments.ablations._coin"}
-STEPS, WARM, LENGTH, NEW_TOKENS = 50, 300, 64, 20
-RATE = 1e-4
-CONSTANT = {"length": NEW_TOKENS}
-BESIDE = {"optimizer": {"learning_rate": RATE, "schedule": "constant"}}
+STEPS, WARM = 50, 300
+CONSTANT = {"length": _zero.ANSWER}
+BESIDE = {"optimizer": {"learning_rate": 1e-4, "schedule": "constant"}}
 STILL = {"optimizer": {"learning_rate": 1e-12, "schedule": "constant"}}
 ALGORITHMS: dict[str, tuple[str, dict[str, Any]]] = {
   "reinforce": ("reinforce", {}),
@@ -64,31 +63,15 @@ def reinforce(name, test):
 
 def policy(algorithm, args, test):
   """A stage of reinforcement from the weak start."""
-  return {
-    "stage": "experiments.stages.reinforce",
-    "start": "start",
-    "problems": _zero.countdown("train"),
-    "pool": 16 if test else 4000,
-    "rollout": {
-      "problems": 2 if test else 16,
-      "group": 4 if test else 8,
-      "new_tokens": NEW_TOKENS,
-      "length": LENGTH,
-      "rows": 8 if test else 128,
-    },
-    "algorithm": {"name": f"research.algorithms.{algorithm}", "args": args},
-    "advantage": {},
-    "epochs": 2,
-    "minibatches": 2,
-    "optimizer": {"learning_rate": RATE, "schedule": "constant"},
-    "loop": {"steps": 2 if test else STEPS, "save_every": 20},
-  }
+  steps = {"steps": 2 if test else STEPS, "save_every": 20}
+  about = {"start": "start", "pool": 16 if test else 4000, "loop": steps}
+  return _zero.policy(test, algorithm, args, 16, **about)
 
 
 def evaluate(test, students, pairs):
   """Students, and what sampling finds in the one that all began from."""
   suite = {"prefix": "", "problems": _zero.countdown("test")}
-  suite |= {"count": 8 if test else 512, "new_tokens": NEW_TOKENS}
+  suite |= {"count": 8 if test else 512, "new_tokens": _zero.ANSWER}
   against = [(name, "start") for name in students]
   return {
     "stage": "experiments.stages.evaluate",
@@ -127,7 +110,7 @@ def compare(arg, students, metrics, pairs):
   answers = {"{annotate}/answers.jsonl": 1.0}
   stages = {
     "annotate": _pair.annotate(test, problems=_zero.countdown("train")),
-    "start": _pair.distill(answers, WARM, test, length=LENGTH),
+    "start": _pair.distill(answers, WARM, test, length=_zero.ROOM),
     **students,
     "trend": trend(test, students, metrics),
     "evaluate": evaluate(test, students, pairs),

@@ -18,9 +18,10 @@ from experiments.configs import _pair
 
 COUNTDOWN = "research.tasks.countdown"
 PROMPT = 1024  # tokens that a published recipe's prompt may have
-# The small form: tokens of an answer, with which every right one ends, problems
-# a step, answers each, a rate.
-ANSWER, LEAST, PROBLEMS, GROUP, RATE, STEPS = 20, 16, 24, 8, 3e-4, 60
+ANSWER, ROOM = 20, 64  # tokens of an expression, and with its prompt
+# The small form: the least of ANSWER with which every right answer ends,
+# problems a step, answers each, a rate.
+LEAST, PROBLEMS, GROUP, RATE, STEPS = 16, 24, 8, 3e-4, 60
 
 
 class Source(NamedTuple):
@@ -83,6 +84,28 @@ def countdown(split: str, **rest: Any) -> dict[str, Any]:
   return {"task": COUNTDOWN, "split": split, "args": {"largest": 12} | rest}
 
 
+def policy(
+  test: bool, algorithm: str, args: dict[str, Any], asked: int, **rest: Any
+) -> dict[str, Any]:
+  """A student of 0.6 M at eight answers to each of `asked` countdowns a step.
+
+  Two epochs of two minibatches, so that ratios leave 1.
+  """
+  size = {"problems": 2, "group": 4, "rows": 8}
+  if not test:
+    size = {"problems": asked, "group": 8, "rows": 8 * asked}
+  return {
+    "stage": "experiments.stages.reinforce",
+    "problems": countdown("train"),
+    "rollout": size | {"new_tokens": ANSWER, "length": ROOM},
+    "algorithm": {"name": f"research.algorithms.{algorithm}", "args": args},
+    "advantage": {},
+    "epochs": 2,
+    "minibatches": 2,
+    "optimizer": {"learning_rate": 1e-4, "schedule": "constant"},
+  } | rest
+
+
 def _countdowns(count: int) -> Source:
   return Source(countdown("train"), countdown("test"), count)
 
@@ -122,7 +145,7 @@ def small(test: bool) -> ConfigDict:
   config = _pair.base("test" if test else "", width=64, layers=3)
   config.annotate = _pair.annotate(test, problems=countdown("train"))
   answers = {"{annotate}/answers.jsonl": 1.0}
-  config.base = _pair.distill(answers, 500, test, length=64)
+  config.base = _pair.distill(answers, 500, test, length=ROOM)
   return config
 
 
@@ -152,7 +175,7 @@ def _small_shape(
 ) -> dict[str, Any]:
   """A source's law at sizes and a rate that fit the small form."""
   problems, rows = (2, 8) if test else (PROBLEMS, PROBLEMS * GROUP)
-  room = sizes | {"problems": problems, "rows": rows, "length": 64}
+  room = sizes | {"problems": problems, "rows": rows, "length": ROOM}
   # no prompt asks for a form; an untrained base earns nothing that differs
   kept = law["rollout"] | {"bonuses": ()}
   kept |= {"refills": None} if test else {}

@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from experiments.configs import _pair, _zero
 
 ANSWERS = {"{annotate}/answers.jsonl": 1.0}
-WARM, LENGTH, NEW_TOKENS = 300, 64, 20
+WARM = 300
 STEPS, ASKED, POOL = 30, 32, 320  # each problem of the first run comes thrice
 # The skills that such problems ask for in large part, often or seldom solved.
 SKILLS = (
@@ -43,7 +43,7 @@ def begin(test: bool) -> dict[str, dict[str, Any]]:
   """A student that has read answers, and what it makes of a few problems."""
   return {
     "annotate": _pair.annotate(test, problems=_zero.countdown("train")),
-    "start": _pair.distill(ANSWERS, WARM, test, length=LENGTH),
+    "start": _pair.distill(ANSWERS, WARM, test, length=_zero.ROOM),
     "first": reinforce("start", test, _zero.countdown("train"), POOL),
   }
 
@@ -52,26 +52,9 @@ def reinforce(
   start: str, test: bool, asked: dict[str, Any], pool: int
 ) -> dict[str, Any]:
   """A student that goes on from `start`, by GRPO."""
-  rows = 8 if test else 256
-  return {
-    "stage": "experiments.stages.reinforce",
-    "start": start,
-    "problems": asked,
-    "pool": 2 if test else pool,
-    "rollout": {
-      "problems": 2 if test else ASKED,
-      "group": 4 if test else 8,
-      "new_tokens": NEW_TOKENS,
-      "length": LENGTH,
-      "rows": rows,
-    },
-    "algorithm": {"name": "research.algorithms.grpo", "args": {}},
-    "advantage": {},
-    "epochs": 2,
-    "minibatches": 2,
-    "optimizer": {"learning_rate": 1e-4, "schedule": "constant"},
-    "loop": {"steps": 2 if test else STEPS, "save_every": 15},
-  }
+  steps = {"steps": 2 if test else STEPS, "save_every": 15}
+  about = {"start": start, "problems": asked, "pool": 2 if test else pool}
+  return _zero.policy(test, "grpo", {}, ASKED, loop=steps, **about)
 
 
 def target(test: bool, **rest: Any) -> dict[str, Any]:
@@ -98,7 +81,7 @@ def evaluate(
   test: bool, students: tuple[str, ...], pairs: tuple[tuple[str, str], ...]
 ) -> dict[str, Any]:
   """All students on problems as they come, and on each skill's own."""
-  each = {"count": 8 if test else 128, "new_tokens": NEW_TOKENS}
+  each = {"count": 8 if test else 128, "new_tokens": _zero.ANSWER}
   suites = [{"prefix": "", "problems": _zero.countdown("test")} | each]
   if not test:
     suites[0]["count"] = 512
@@ -159,6 +142,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.update(
     {"student_1": {"pool": pool}, "target": target, "student_2": again}
   )
+  config.evaluate.pairs = (("student_2", "base"), ("student_2", "student_1"))
   begun = ("annotate", "base") if arg else ("base",)
   config.stages = (*begun, "student_1", "target", "student_2", "evaluate")
   return config

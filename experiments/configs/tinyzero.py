@@ -40,6 +40,7 @@ def law(new_tokens: int) -> dict[str, Any]:
     "rollout": {"problems": 256, "temperature": 1.0},
     "pool": 327_680,
     "minibatches": 4,
+    "microbatches": 2,
     "reference": "base",
   }
 

@@ -139,10 +139,9 @@ def get_config(arg: str = "") -> ConfigDict:
   }
   again = {"problems": {"path": "{target}/problems.jsonl"}, "start": "base"}
   again |= {"rollout": {"refills": None if arg == "test" else 0}}
-  config.update(
-    {"student_1": {"pool": pool}, "target": target, "student_2": again}
-  )
-  config.evaluate.pairs = (("student_2", "base"), ("student_2", "student_1"))
+  pairs = (("student_2", "base"), ("student_2", "student_1"))
+  stages = {"student_1": {"pool": pool}, "target": target, "student_2": again}
+  config.update(stages | {"evaluate": {"pairs": pairs}})
   begun = ("annotate", "base") if arg else ("base",)
   config.stages = (*begun, "student_1", "target", "student_2", "evaluate")
   return config

@@ -84,6 +84,14 @@ def loader(
   )
 
 
+def conversations(
+  corpora: Sequence[Corpus], inputs: dict[str, Any]
+) -> list[Mapping[str, Any]]:
+  """Returns all records of a mixture, as they were written."""
+  paths = [files.located(corpus.path, inputs) for corpus in corpora]
+  return [record for path in paths for record in jsonl.read(path)]
+
+
 def look(loader: Loader, batch: Batch) -> dict[str, tuple[float, float]]:
   """Returns how much of a batch is not padding, and how much is learned, and
   how many examples were too long for a row so far.

@@ -195,18 +195,32 @@ def teacher(
     ValueError: no such stage has run; a checkpoint's tokenizer is another one.
     FileNotFoundError: a checkpoint has no tokenizer to compare.
   """
-  done, bits = outputs(inputs, stage), config.teacher_bits
-  if "checkpoint" not in done:
-    params = read_only(config, inputs, stage, bits, mesh)
+  if "checkpoint" not in outputs(inputs, stage):
+    params = read_only(config, inputs, stage, config.teacher_bits, mesh)
     return config.run.model, params, config.run.model.vocab
-  own, theirs = (
-    settings.load_tokenizer(config.run),
-    text.load_tokenizer(_directory(done)),
-  )
-  shared = text.shared_rows(theirs, own)
+  own = settings.load_tokenizer(config.run)
+  shared = text.shared_rows(their_tokenizer(inputs, stage), own)
+  model, params = foreign(config, inputs, mesh, stage)
+  return model, params, min(shared, model.vocab, config.run.model.vocab)
+
+
+def their_tokenizer(inputs: dict[str, Any], stage: str) -> text.Tokenizer:
+  """Returns a checkpoint's own tokenizer; ValueError where it is none."""
+  done = outputs(inputs, stage)
+  if "checkpoint" not in done:
+    raise ValueError(
+      f"the stage {stage!r} is no checkpoint, and speaks the student's tokens"
+    )
+  return text.load_tokenizer(_directory(done))
+
+
+def foreign(
+  config: Any, inputs: dict[str, Any], mesh: Mesh, stage: str
+) -> tuple[Model, Any]:
+  """Returns a checkpoint's own model and its parameters, to be read only."""
+  done = outputs(inputs, stage)
   model, params = huggingface.load(done["checkpoint"], mesh=mesh)
-  tokens = min(shared, model.vocab, config.run.model.vocab)
-  return model, _frozen(model, params, bits, mesh), tokens
+  return model, _frozen(model, params, config.teacher_bits, mesh)
 
 
 def _quantised(model: Model, params: Any, bits: int | None, mesh: Mesh) -> Any:

@@ -148,6 +148,23 @@ class Spans:
 
 
 @struct.dataclass
+class Parallel:
+  """The texts of packed rows in a teacher's own tokens.
+
+  `rows` has them row by row, segment by segment, in a length of its own. Spans
+  are counted from 1 in a row, alike on both sides, at the predictions of their
+  tokens: `spans_BT` at the student's, `spans_BS` at the teacher's; 0 is in
+  none. `at_BT` is where in the teacher's row the text goes on as it does behind
+  the student's `t`, where both begin a span, and -1 elsewhere.
+  """
+
+  rows: Batch
+  spans_BS: jax.Array
+  spans_BT: jax.Array
+  at_BT: jax.Array
+
+
+@struct.dataclass
 class Features:
   """What all layers of a student and of a teacher hold of the same tokens.
 

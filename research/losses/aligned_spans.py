@@ -15,6 +15,8 @@ import kernels
 from research import divergence, segments
 from research.types import Dense, Spans
 
+ACROSS = True  # it hears a teacher of other tokens
+
 
 def loss(
   student: Dense,

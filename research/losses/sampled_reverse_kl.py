@@ -23,8 +23,8 @@ def loss(
   """
   if signal.logprobs_BT is None:
     raise ValueError(
-      "sampled_reverse_kl needs the teacher's log-probability of each token; "
-      "annotate with a teacher that gives them, or use losses.supervised"
+      "sampled_reverse_kl needs the teacher's log-probability of each token: "
+      "give the stage a teacher, or use losses.supervised"
     )
   logprobs_BT, entropy_BT = kernels.token_logprobs(
     student.hidden_BTE,

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from research import divergence
 from research.types import Dense
 
+ACROSS = True  # it hears a teacher of other tokens
+
 
 def loss(
   student: Dense, signal: Dense, weights_BT: jax.Array, *, block: int = 512

@@ -21,6 +21,7 @@ from research.types import (
   Pairs,
   Policy,
   Sampled,
+  Spans,
   Trajectory,
   Written,
 )
@@ -111,6 +112,7 @@ def matching(
   mesh: Mesh | None = None,
   *,
   tokens: int | None = None,
+  block: int = 512,
 ) -> Objective:
   """Distillation from a teacher's own distribution, frozen beside the student.
 
@@ -118,6 +120,8 @@ def matching(
   Both speak over the first `tokens` ids, those that both tokenizers have:
   published sizes of one family pad the vocabulary differently. None means all.
   Other ids, which only a student writes that is not trained yet, weigh nothing.
+  A loss that wants no more than what was written hears it `block` tokens at a
+  time.
 
   Raises:
     ValueError: the vocabularies differ, and what they share is not said.
@@ -137,9 +141,71 @@ def matching(
     signal = over(tokens, speak(teacher, frozen, shared, mesh))
     signal = jax.lax.stop_gradient(signal)
     known_BT = segments.next_tokens(batch.tokens_BT) <= last
-    if listens_to(loss) is Written:
-      signal = Written(signal, segments.next_tokens(ids_BT), batch.segments_BT)
-    return loss(student, signal, batch.weights_BT * known_BT)
+    heard = _heard(loss, signal, shared, block)
+    return loss(student, heard, batch.weights_BT * known_BT)
+
+  return objective
+
+
+def _heard(
+  loss: Callable[..., Any], said: Dense, batch: Batch, block: int
+) -> Dense | Written | Sampled:
+  """Returns what a loss wants to hear of a teacher's distribution."""
+  targets_BT = segments.next_tokens(batch.tokens_BT)
+  if listens_to(loss) is Written:
+    return Written(said, targets_BT, batch.segments_BT)
+  if listens_to(loss) is Sampled:
+    return Sampled(targets_BT, _of_tokens(said, targets_BT, block))
+  return said
+
+
+def _of_tokens(said: Dense, targets_BT: jax.Array, block: int) -> jax.Array:
+  """Returns the log-probability of each token, never of all at once."""
+  logprobs_BT, _ = kernels.token_logprobs(
+    said.hidden_BTE,
+    said.unembed_VE,
+    targets_BT,
+    softcap=said.softcap,
+    block=block,
+  )
+  return logprobs_BT
+
+
+def translating(
+  model: Model,
+  teacher: Model,
+  loss: Callable[..., Any],
+  mesh: Mesh | None = None,
+  *,
+  block: int = 512,
+) -> Objective:
+  """Distillation from a frozen teacher that reads the text in its own tokens.
+
+  Inputs are (Batch, Parallel). The loss hears the teacher's probability of each
+  span, or its distribution where both sides begin one; elsewhere nothing is
+  learned. Log-probabilities are made `block` tokens at a time.
+  """
+
+  def objective(params, frozen, inputs):
+    batch, beside = inputs
+    student = speak(model, params, batch, mesh)
+    said = jax.lax.stop_gradient(speak(teacher, frozen, beside.rows, mesh))
+    if listens_to(loss) is Dense:
+      at_BT1 = jnp.maximum(beside.at_BT, 0)[..., None]
+      there_BTE = jnp.take_along_axis(said.hidden_BTE, at_BT1, axis=1)
+      signal = dataclasses.replace(said, hidden_BTE=there_BTE)
+      return loss(student, signal, batch.weights_BT * (beside.at_BT >= 0))
+    targets_BS = segments.next_tokens(beside.rows.tokens_BT)
+    whole_BS = segments.each(
+      _of_tokens(said, targets_BS, block), beside.spans_BS
+    )
+    at_BT = jnp.maximum(beside.spans_BT - 1, 0)
+    signal = Spans(
+      segments.next_tokens(batch.tokens_BT),
+      beside.spans_BT,
+      jnp.take_along_axis(whole_BS, at_BT, axis=1),
+    )
+    return loss(student, signal, batch.weights_BT * (beside.spans_BT > 0))
 
   return objective
 

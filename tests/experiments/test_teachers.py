@@ -114,6 +114,38 @@ def test_a_larger_teacher_of_the_same_tokens(here, recipe, teacher, tmp_path):
   assert about["vocab"] == 361  # of 368 and 384 rows
 
 
+@pytest.mark.parametrize("loss", ["aligned_spans", "universal"])
+def test_a_teacher_of_other_tokens(here, recipe, teacher, tmp_path, loss):
+  """The student reads bytes, the teacher its own tokens and template."""
+  changes = {
+    "distilled": checkpoint(teacher),
+    "student": distil(loss, teacher="distilled", other_tokens=True),
+    "stages": ["annotate", "distilled", "student"],
+  }
+  workdir = tmp_path / "run"
+  assert not here(workdir, config=recipe("distil", changes))
+  found = losses(workdir, "student")
+  assert np.isfinite(found).all() and found[-1] < 0.9 * found[0]
+
+
+@pytest.mark.parametrize(
+  ("changes", "told"),
+  [
+    ({"teacher": None}, "no teacher that has other_tokens"),
+    ({"loss": {"name": "research.losses.jsd"}}, "jsd compares token by token"),
+    ({}, "'distilled' is no checkpoint"),
+  ],
+)
+def test_who_cannot_have_other_tokens(here, recipe, tmp_path, changes, told):
+  student = distil("universal", teacher="distilled", other_tokens=True)
+  changes = {
+    "distilled": tiny.distil("traces", 2),
+    "student": student | changes,
+    "stages": ["annotate", "distilled", "student"],
+  }
+  assert told in here(tmp_path / "run", config=recipe("distil", changes))
+
+
 def test_a_teacher_of_other_tokens_is_refused(here, recipe, teacher, tmp_path):
   changes = {
     "distilled": checkpoint(teacher),

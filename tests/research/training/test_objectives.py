@@ -19,6 +19,7 @@ from research.losses import (
   forward_kl,
   hidden_relations,
   minillm,
+  sampled_reverse_kl,
   supervised,
 )
 from research.models import presets, transformer
@@ -71,6 +72,20 @@ def test_a_padding_row_that_a_student_writes_weighs_nothing(loss):
   total, denominator, _ = objective(student, teacher, written)
   _, whole, _ = objective(student, teacher, rows)
   assert np.isfinite(total) and float(whole) - float(denominator) == 1
+
+
+def test_a_teacher_says_how_likely_it_finds_each_token():
+  """Its own parameters, so the estimate is 0; and of others it is not."""
+  objective = objectives.matching(TEACHER, TEACHER, sampled_reverse_kl.loss)
+  own, other = (
+    transformer.init(TEACHER, jax.random.key(key)) for key in (2, 3)
+  )
+  for frozen, equal in ((own, True), (other, False)):
+    total, grads = jax.value_and_grad(
+      lambda p: objective(p, frozen, batch())[0]
+    )(own)
+    assert bool(total == 0) == equal
+    assert bool(np.any(grads["embed_VD"])) != equal
 
 
 def test_two_vocabularies_want_to_know_what_they_share():
@@ -127,10 +142,10 @@ def trained_by(name):
     frozen = transformer.init(WIDE, jax.random.key(4)) if full else None
     return objective, frozen, (trajectory, values)
   loss = functools.partial(LOSSES[name], block=8)
-  if typing.get_type_hints(LOSSES[name])["signal"] is Sampled:
+  if name == "supervised":
     return objectives.imitation(WIDE, loss), None, batch
   teacher = transformer.init(WIDE, jax.random.key(4))
-  return objectives.matching(WIDE, WIDE, loss), teacher, batch
+  return objectives.matching(WIDE, WIDE, loss, block=8), teacher, batch
 
 
 def heard_by(kind):
@@ -138,9 +153,8 @@ def heard_by(kind):
   return [n for n in hints if hints[n] is kind]
 
 
-# sampled_reverse_kl's log-probabilities come with its own stage's batches.
 @pytest.mark.parametrize(
-  "name", ["grpo", "grpo_full", "supervised", *heard_by(Dense)]
+  "name", ["grpo", "grpo_full", *heard_by(Sampled), *heard_by(Dense)]
 )
 def test_no_trainer_makes_all_logits(name):
   objective, frozen, inputs = trained_by(name)

@@ -62,11 +62,13 @@ def _text(folders: list[pathlib.Path]) -> str:
   summaries = _summaries(folders)
   commits = ", ".join(sorted({about["commit"] for about in abouts}))
   seconds = ", ".join(f"{_seconds(f):.0f} s" for f in folders)
-  name = pathlib.Path(_CONFIG.value).stem
-  return f"""# {name}
+  out, drawn = pathlib.Path(_OUT.value), ""
+  if _FIGURES.value != _FIGURES.default:
+    drawn = f" --figures='{_FIGURES.value}'"
+  return f"""# {out.stem}
 
 Command: `python -m experiments.seeds --config={_CONFIG.value} \
---workdir={_WORKDIR.value} --seeds={",".join(_SEEDS.value)} --out={_OUT.value}`
+--workdir={_WORKDIR.value} --seeds={",".join(_SEEDS.value)}{drawn} --out={out}`
 
 Commit {commits}; device {abouts[0]["device"]}; wall time a seed: {seconds}
 (its stages together; of one that was resumed, the last attempt). Brackets are

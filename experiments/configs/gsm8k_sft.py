@@ -1,5 +1,8 @@
 """Fine-tuning on GSM8K's worked answers, evaluated on its real test split.
 
+Of each answer the calculations that its authors marked, `<<48/2=24>>`, and the
+result are checked before it is read.
+
 Hypothesis. None: this shows that the whole path runs on real files. A 0.6 M
 byte-level student trained from scratch on 7,473 worked answers cannot solve
 word problems, and the report says so.
@@ -16,6 +19,7 @@ Source.   Cobbe et al. 2021 (2110.14168).
 from ml_collections import ConfigDict
 
 TASK = "research.tasks.gsm8k"
+GATES = ("arithmetic", "verify")
 
 
 def distill(steps, length, rows):
@@ -49,11 +53,13 @@ def get_config(arg: str = "") -> ConfigDict:
   config.mesh = {"data": 1, "fsdp": 1, "tensor": 1, "context": 1}
   args = ConfigDict({"data_dir": config.get_ref("data_dir")})
   problems = lambda split: {"task": TASK, "split": split, "args": args}
+  marked = ConfigDict({"data_dir": config.get_ref("data_dir"), "marks": True})
   config.annotate = {
     "stage": "experiments.stages.annotate",
-    "problems": problems("train"),
+    "problems": problems("train") | {"args": marked},
     "count": 64 if test else 7473,
     "teacher": "research.teachers.solver",
+    "gates": [{"name": f"research.annotation.{gate}"} for gate in GATES],
   }
   config.distilled = distill(*((4, 512, 4) if test else (1500, 1024, 8)))
   config.evaluate = {

@@ -31,12 +31,15 @@ def problems(
   seed: int,
   data_dir: str | os.PathLike | None = None,
   cache_dir: str | os.PathLike | None = None,
+  marks: bool = False,
 ) -> Iterator[Problem]:
   """All problems of a split once, in an order of the seed.
 
-  `data_dir` and `cache_dir` are those of `research.data.datasets.source`,
-  whose errors say how to get the files. Raises ValueError on an unknown split
-  and on an answer without a number.
+  With `marks` traces keep the publisher's `<<48/2=24>>`, which the gate
+  research.annotation.arithmetic checks and takes away. `data_dir` and
+  `cache_dir` are those of `research.data.datasets.source`, whose errors say how
+  to get the files. Raises ValueError on an unknown split and on an answer
+  without a number.
   """
   splits.check("gsm8k", split)
   name, part = ("svamp", "test") if split == "ood" else ("gsm8k", split)
@@ -45,11 +48,11 @@ def problems(
   taken = set() if split == "test" else _keys("test", data_dir, cache_dir)
   if split == "ood":
     taken |= _keys("train", data_dir, cache_dir)
-  found = (problem_of(row) for row in mixed)
+  found = (problem_of(row, marks) for row in mixed)
   return (p for p in found if p.meta["key"] not in taken)
 
 
-def problem_of(row: dict[str, str]) -> Problem:
+def problem_of(row: dict[str, str], marks: bool = False) -> Problem:
   """The problem of a row of `question` and worked `answer`.
 
   Raises ValueError when the answer does not end in `#### number`.
@@ -64,7 +67,7 @@ def problem_of(row: dict[str, str]) -> Problem:
   meta = {
     "key": key_of(row["question"]),
     "difficulty": len(_MARK.findall(worked)),
-    "worked": _MARK.sub("", worked).strip(),
+    "worked": (worked if marks else _MARK.sub("", worked)).strip(),
   }
   return Problem(row["question"].strip(), answer, meta)
 
@@ -75,7 +78,7 @@ def key_of(question: str) -> str:
 
 
 def trace(problem: Problem, seed: int) -> str:
-  """The worked answer without its calculator marks; one, whatever the seed.
+  """The worked answer; one, whatever the seed.
 
   Raises ValueError for SVAMP, which has none.
   """

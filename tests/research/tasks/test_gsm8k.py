@@ -28,6 +28,8 @@ def test_the_trace_is_the_worked_answer_without_marks():
     "She sells 1000/2 = 500 figs.\nShe made 500*2 = $1,000.\n#### 1000"
   )
   assert problem.meta["difficulty"] == 2
+  marked = gsm8k.trace(gsm8k.problem_of(ROW, marks=True), 0)
+  assert marked.count("<<") == 2 and marked.endswith("\n#### 1000")
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ next tokens, their log-probabilities and the mass of all others. Ids take as
 many bits as the vocabulary needs. A log-probability is kept as its distance d
 from the likeliest's, in 256 steps that are even in sqrt(d): fine where the mass
 is. The tail is a float16, and what is read back sums to 1 again. At C = 50 and
-a vocabulary of 151,936 that is 167 bytes a token.
+a vocabulary of 151,936 that is 167 bytes a token, and 32 a record.
 
     signals-00003.array_record     the records of part 3, each with its CRC-32
+                                   and its key
     signals-00003.keys             16 bytes a record: SHA-256 of its tokens
-    about.json                     C, the vocabulary, who spoke
+    about.json                     the format, C, the vocabulary, who spoke
 
 A part's keys appear when it is whole, so that a writer that was killed goes on
 with the part that it was in.
@@ -31,8 +32,10 @@ from array_record.python import (
 
 from research.types import Sparse
 
+FORMAT = 2  # 1 had no key in a record
 KEY = 16  # bytes
-_HEAD = struct.Struct("<IIII")  # CRC-32 of what follows, T, C, vocabulary
+# CRC-32 of what follows, the key, T, C, vocabulary.
+_HEAD = struct.Struct(f"<I{KEY}sIII")
 
 
 class Signals(NamedTuple):
@@ -53,8 +56,8 @@ def key_of(tokens: np.ndarray) -> bytes:
   return hashlib.sha256(tokens.astype("<i4").tobytes()).digest()[:KEY]
 
 
-def encode(signals: Signals, vocab: int) -> bytes:
-  """Packs one example; see the module for how."""
+def encode(key: bytes, signals: Signals, vocab: int) -> bytes:
+  """Packs what is said of the example of that key; see the module for how."""
   kept_T, ids_TC, logprobs_TC, tail_T = signals
   ids_nC, logprobs_nC = ids_TC[kept_T], logprobs_TC[kept_T]
   distance_nC = np.maximum(logprobs_nC[:, :1] - logprobs_nC, 0)
@@ -70,19 +73,22 @@ def encode(signals: Signals, vocab: int) -> bytes:
       np.packbits(_bits(ids_nC, _width(vocab))).tobytes(),
     ]
   )
-  head = _HEAD.pack(0, len(kept_T), ids_TC.shape[1], vocab)[4:] + body
-  return struct.pack("<I", zlib.crc32(head)) + head
+  sizes = len(kept_T), ids_TC.shape[1], vocab
+  told = _HEAD.pack(0, key, *sizes)[4:] + body
+  return struct.pack("<I", zlib.crc32(told)) + told
 
 
-def decode(data: bytes) -> Signals:
+def decode(key: bytes, data: bytes) -> Signals:
   """Unpacks what `encode` packed.
 
   Raises:
-    ValueError: the checksum disagrees.
+    ValueError: the checksum disagrees, or it speaks of another example.
   """
-  crc, T, C, vocab = _HEAD.unpack_from(data)
+  crc, about, T, C, vocab = _HEAD.unpack_from(data)
   if zlib.crc32(data[4:]) != crc:
     raise ValueError("its checksum disagrees")
+  if about != key:
+    raise ValueError(f"it is of the tokens {about.hex()}, not {key.hex()}")
   at = _HEAD.size
 
   def take(dtype: Any, count: int) -> np.ndarray:
@@ -155,7 +161,8 @@ def write(
     ValueError: the directory holds a cache of something else.
   """
   directory.mkdir(parents=True, exist_ok=True)
-  path, text = directory / "about.json", json.dumps(about, sort_keys=True)
+  path = directory / "about.json"
+  text = json.dumps(about | {"format": FORMAT}, sort_keys=True)
   if path.is_file() and path.read_text() != text:
     raise ValueError(
       f"{path} says {path.read_text()}, and now it is {text}; use another "
@@ -170,23 +177,34 @@ def write(
 def _write_part(directory, n: int, batch, vocab: int) -> None:
   records = _part(directory, n, "array_record")
   writer = array_record_module.ArrayRecordWriter(str(records), "group_size:1")
-  for _, signals in batch:
-    writer.write(encode(signals, vocab))
+  keys = [key_of(tokens) for tokens, _ in batch]
+  for key, (_, signals) in zip(keys, batch, strict=True):
+    writer.write(encode(key, signals, vocab))
   writer.close()
-  keys = _part(directory, n, "tmp")
-  keys.write_bytes(b"".join(key_of(tokens) for tokens, _ in batch))
-  keys.rename(_part(directory, n, "keys"))
+  whole = _part(directory, n, "tmp")
+  whole.write_bytes(b"".join(keys))
+  whole.rename(_part(directory, n, "keys"))
 
 
 class Cache:
   """Reads a cache in any order, along rows that are packed in any way."""
 
   def __init__(self, directory: pathlib.Path):
-    """Raises FileNotFoundError where no cache was written."""
+    """Reads the keys.
+
+    Raises:
+      FileNotFoundError: no cache was written here.
+      ValueError: one was, in another format.
+    """
     path = directory / "about.json"
     if not path.is_file() or not done(directory):
       raise FileNotFoundError(f"{directory} holds no signals; write them first")
     self.about = json.loads(path.read_text())
+    if (found := self.about.get("format", 1)) != FORMAT:
+      raise ValueError(
+        f"{path}: these signals are in format {found}, and {FORMAT} is read; "
+        "write them anew in another folder"
+      )
     self._directory, self._at = directory, {}
     for n in range(done(directory)):
       keys = _part(directory, n, "keys").read_bytes()
@@ -202,7 +220,8 @@ class Cache:
     """Returns what the teacher says of packed rows, as NumPy arrays.
 
     Raises:
-      ValueError: a segment's tokens are not here, or its record is damaged.
+      ValueError: a segment's tokens are not here, or its record is damaged or
+        another example's.
     """
     shape, C = tokens_BT.shape, self.about["C"]
     ids_BTC = np.empty((*shape, C), np.int32)
@@ -233,7 +252,9 @@ class Cache:
       if n not in self._readers:
         self._readers[n] = array_record_module.ArrayRecordReader(str(path))
       [data] = self._readers[n].read([i])
-      found = decode(data)
+      return decode(key, data)
     except (ValueError, RuntimeError, IndexError, struct.error) as error:
-      raise ValueError(f"{path}: record {i} is damaged: {error}") from error
-    return found
+      raise ValueError(
+        f"{path}: record {i} is damaged or out of its place: {error}; bring "
+        "the file back, or write the signals anew"
+      ) from error

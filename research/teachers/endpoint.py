@@ -22,7 +22,7 @@ import openai
 
 from research.teachers import answers
 from research.teachers.answers import Answer, Messages
-from research.teachers.ledger import Ledger
+from research.teachers.ledger import NONE, Ledger, Tokens
 from research.types import Problem, Trace
 
 LONGEST = 60.0  # seconds between two attempts
@@ -35,7 +35,9 @@ class Endpoint:
 
   The key is read from the environment variable `key`. `most_tokens` and
   `most_money` bound what the ledger's requests may cost in all, checked before
-  each request: those on their way may go over it.
+  each request: those on their way may go over it. Where the endpoint tells no
+  usage, or an attempt fails, an upper estimate counts, marked so in the ledger:
+  a token a byte, and `max_tokens` for an answer that may have been written.
   """
 
   url: str
@@ -160,29 +162,59 @@ def _answer(
   found = ledger.answer(name)
   if found is not None:
     return found
+  prompt = _bytes(messages)
   error: Exception | None = None
   for attempt in range(endpoint.attempts):
     if attempt:
       time.sleep(_wait(endpoint, name, attempt, error))
     _check_budget(endpoint, ledger)
-    ledger.ask(name)
+    ledger.ask(name, (prompt, endpoint.max_tokens))
     try:
       answer = _stream(client, endpoint, messages)
-    except _FATAL:
-      raise
-    except openai.BadRequestError as refused:
-      answer = Answer(None, "error", error=str(refused))
     except (openai.OpenAIError, _Cut, ValueError, OSError) as failed:
       error = failed
+      ledger.lose(name, repr(error)[:300], _lost(endpoint, prompt, error))
+      if isinstance(error, _FATAL):
+        raise
+      if isinstance(error, openai.BadRequestError):
+        return _failed(ledger, name, str(error))
       continue
-    ledger.store(name, answer)
+    ledger.store(name, answer, _untold(endpoint, prompt, answer))
     return answer
   said = f"{type(error).__name__} {endpoint.attempts} times, last: {error}"
-  answer = Answer(None, "error", error=said)
+  return _failed(ledger, name, said)
+
+
+def _failed(ledger: Ledger, name: str, error: str) -> Answer:
+  answer = Answer(None, "error", error=error)
   ledger.store(name, answer)
   return answer
 
 
+def _bytes(messages: Messages) -> int:
+  """No fewer than a prompt's tokens: JSON's marks stand for a template's."""
+  text = json.dumps(list(map(dict, messages)), ensure_ascii=False)
+  return len(text.encode(errors="surrogatepass"))
+
+
+def _untold(endpoint: Endpoint, prompt: int, answer: Answer) -> Tokens:
+  """Tokens of an answer without usage; one more byte than text ends it."""
+  if answer.prompt_tokens:
+    return NONE
+  written = len((answer.text or "").encode(errors="surrogatepass")) + 1
+  return prompt, min(written, endpoint.max_tokens)
+
+
+def _lost(endpoint: Endpoint, prompt: int, error: Exception) -> Tokens:
+  """Tokens of an attempt that failed: who refuses has written nothing."""
+  if isinstance(error, openai.APIStatusError):
+    return prompt, endpoint.max_tokens * (error.status_code in _GATEWAY)
+  if type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout"):
+    return NONE  # it never left
+  return prompt, endpoint.max_tokens
+
+
+_GATEWAY = (408, 502, 504, 524)  # it gave up on what may go on behind it
 _FATAL = (
   openai.AuthenticationError,
   openai.PermissionDeniedError,
@@ -203,7 +235,7 @@ def _wait(
 
 
 def money(endpoint: Endpoint, ledger: Ledger) -> float:
-  """Returns what the ledger's answers cost at the endpoint's prices."""
+  """Returns what the ledger's requests cost at the endpoint's prices."""
   spent = ledger.spent()
   prompt = spent.prompt_tokens * endpoint.prompt_price
   return (prompt + spent.completion_tokens * endpoint.completion_price) / 1e6
@@ -252,6 +284,7 @@ def _stream(
   if any(thought):
     whole = f"<think>\n{''.join(thought)}\n</think>\n\n{whole}"
   counts = (0, 0)
-  if told is not None:
+  # Some tell zeros, or half of it.
+  if told is not None and told.prompt_tokens and told.completion_tokens:
     counts = told.prompt_tokens, told.completion_tokens
   return Answer(whole, finish, *counts)

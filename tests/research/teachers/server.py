@@ -5,8 +5,9 @@
 A prompt is answered by its own words in reverse, or as the first entry of
 SCRIPT, a JSON list of [words, answer], says whose words it contains. The n-th
 request of all gets the fault FAULTS[n % len(FAULTS)]: `.` none, `4` 429, `5`
-500, `t` a time-out, `c` a stream that is cut, `m` malformed JSON, `b` 400. LOG
-gets a line a request: its prompt.
+500, `t` a time-out, `h` silence for ever, `c` a stream that is cut, `m`
+malformed JSON, `b` 400, `g` 504, `n` no usage, `z` a usage of zeros, `u` half
+of it. LOG gets a line a request: its prompt.
 """
 
 import asyncio
@@ -75,12 +76,16 @@ async def words(prompt, fault, script):
     yield chunk({"content": word if n == 0 else f" {word}"})
     await asyncio.sleep(0.005)
   tokens = len(answer)
+  if fault == "z":
+    tokens = 0
   usage = {
     "prompt_tokens": tokens,
     "completion_tokens": tokens,
     "total_tokens": 2 * tokens,
   }
-  yield chunk({}, "stop", usage)
+  if fault == "u":
+    del usage["completion_tokens"]
+  yield chunk({}, "stop", None if fault == "n" else usage)
   yield "data: [DONE]\n\n"
 
 
@@ -93,12 +98,12 @@ def app(log, faults, script=()):
     with log.open("a") as file:
       file.write(prompt + "\n")
     fault = faults[next(counted) % len(faults)]
-    code = {"4": 429, "5": 500, "b": 400}.get(fault)
+    code = {"4": 429, "5": 500, "b": 400, "g": 504}.get(fault)
     if code:
       headers = {"retry-after": "0.01"} if code == 429 else {}
       return JSONResponse({"error": {"message": "no"}}, code, headers)
-    if fault == "t":
-      await asyncio.sleep(STALL)
+    if fault in "th":
+      await asyncio.sleep(STALL if fault == "t" else 3600)
     return StreamingResponse(
       words(prompt, fault, script), media_type="text/event-stream"
     )

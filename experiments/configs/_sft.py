@@ -2,7 +2,8 @@
 
 On disk are a checkpoint, `config.base.directory`, and under `config.data_dir`
 the traces, `traces.jsonl` (`messages`, or `prompt` and `completion`), and
-GSM8K's `gsm8k/test.jsonl` to be measured on. `:test` needs neither.
+GSM8K's `gsm8k/test.jsonl` to be measured on, which no trace may hold. `:test`
+needs neither.
 
 Sources count steps of so many examples, one a row. Here rows are packed, so
 that traces shorter than a row come round more often in as many steps: divide
@@ -15,6 +16,16 @@ from ml_collections import ConfigDict
 
 CHAIN = "research.tasks.chain"
 GSM8K = "research.tasks.gsm8k"
+
+
+def clean(path: Any, asked: dict[str, Any], count: int) -> dict[str, Any]:
+  """The traces of a file that hold nothing of the problems to be asked."""
+  return {
+    "stage": "experiments.stages.corpus",
+    "path": path,
+    "gates": [{"name": "research.annotation.decontaminate"}],
+    "held_out": [{"problems": asked, "count": count}],
+  }
 
 
 def recipe(
@@ -41,19 +52,20 @@ def recipe(
   usual = {"dtype": "bfloat16", "remat": "everything"}
   config.model = model | usual | {"context": length}
   config.mesh = {"data": 1, "fsdp": 8, "tensor": 1, "context": 1}
+  args = ConfigDict({"data_dir": folder})
+  asked = {"task": GSM8K, "split": "test", "args": args}
+  config.traces = ConfigDict(clean(folder + "/traces.jsonl", asked, 1319))
   config.student = student | {
     "start": "base",
-    "corpora": [ConfigDict({"path": folder + "/traces.jsonl"})],
+    "corpora": [{"path": "{traces}/corpus.jsonl"}],
     "rows": batch,
     "length": length,
     "shards": 8,
     "microbatches": batch // 8,
     "loop": {"steps": steps, "save_every": 100},
   }
-  args = ConfigDict({"data_dir": folder})
-  asked = {"task": GSM8K, "split": "test", "args": args}
   config.evaluate = _evaluate(asked, count=1319, new_tokens=length - 512)
-  config.stages = ("base", "student", "evaluate")
+  config.stages = ("base", "traces", "student", "evaluate")
   return config
 
 
@@ -68,16 +80,17 @@ def _small(config: ConfigDict, student: dict[str, Any]) -> ConfigDict:
     "count": 64,
     "teacher": "research.teachers.solver",
   }
+  asked = {"task": CHAIN, "split": "test"}
+  config.traces = clean("{annotate}/traces.jsonl", asked, 4)
   config.student = student | {
-    "corpora": [{"path": "{annotate}/traces.jsonl"}],
+    "corpora": [{"path": "{traces}/corpus.jsonl"}],
     "rows": 4,
     "length": 96,
     "shards": 1,
     "loop": {"steps": 4, "save_every": 4},
   }
-  asked = {"task": CHAIN, "split": "test"}
   config.evaluate = _evaluate(asked, count=4, new_tokens=32)
-  config.stages = ("annotate", "student", "evaluate")
+  config.stages = ("annotate", "traces", "student", "evaluate")
   return config
 
 

@@ -14,8 +14,8 @@ Command.  python -m experiments.run --workdir=runs/sciglm \
           gate's counts are in DIR/annotate.
 Expected. Published, over ChatGLM3-6B: +4.87 on scientific and mathematical
           benchmarks on average. Not run here: no teacher of that size is at
-          hand. `:test`, which asks no teacher and runs none of these gates,
-          only shows that the other stages run.
+          hand. `:test`, which asks no teacher, shows that the other gates and
+          stages run.
 Cost.     `:test`: half a minute of one CPU core.
 Source.   Zhang et al. 2024 (2401.07950): 3e-6, linear, 2 epochs, lengths 128
           and 512; rows here are as long as both. Two rounds of revision, the
@@ -28,6 +28,11 @@ from experiments.configs import _sft
 
 ENDPOINT = {"url": "", "model": "", "max_tokens": 512, "concurrency": 16}
 CRITIQUE = "research.annotation.critique"
+GATES = [
+  {"name": "research.annotation.format"},
+  {"name": "research.annotation.near_duplicates"},
+  {"name": "research.annotation.decontaminate"},
+]
 
 
 def annotate(problems, folder):
@@ -45,9 +50,7 @@ def annotate(problems, folder):
     "critic": {"name": teacher, "args": book("critic")},
     "gates": [
       {"name": CRITIQUE, "args": {"rounds": 2, "reveal": True}},
-      {"name": "research.annotation.format", "args": {}},
-      {"name": "research.annotation.near_duplicates", "args": {}},
-      {"name": "research.annotation.decontaminate", "args": {}},
+      *GATES,
     ],
     "held_out": [asked],
   }
@@ -64,10 +67,14 @@ def get_config(arg: str = "") -> ConfigDict:
     steps=234,
   )
   if arg == "test":
+    asked = {"problems": {"task": _sft.CHAIN, "split": "test"}, "count": 4}
+    told = {"gates": GATES, "held_out": [asked]}
+    config.update({"annotate": told})
     return config
   args = ConfigDict({"data_dir": config.get_ref("data_dir")})
   config.annotate = annotate({"task": _sft.GSM8K, "args": args}, "{annotate}")
   corpora = [{"path": "{annotate}/traces.jsonl"}]
   config.update({"student": {"corpora": corpora}})
+  del config.traces  # decontaminated where they are written
   config.stages = ("base", "annotate", "student", "evaluate")
   return config

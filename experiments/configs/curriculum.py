@@ -33,10 +33,13 @@ def _probe(test: bool, **rest: Any) -> dict[str, Any]:
 
 
 def climb(
-  levels: list[tuple[str, dict[str, Any]]], test: bool, **probe: Any
+  levels: list[tuple[str, dict[str, Any]]],
+  test: bool,
+  steps: int = STEPS,
+  **probe: Any,
 ) -> dict[str, Any]:
   """A student on levels, [(path of texts, problems to pass)]."""
-  usual = _pair.distill({}, STEPS, test)
+  usual = _pair.distill({}, steps, test)
   del usual["corpora"]
   return usual | {
     "stage": "experiments.stages.curriculum",

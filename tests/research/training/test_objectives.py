@@ -44,7 +44,7 @@ def value_and_grad(teacher_params, tokens=SHARED):
   )
   student = transformer.init(STUDENT, jax.random.key(1))
   total = lambda p: objective(p, teacher_params, batch())[0]
-  return jax.value_and_grad(total)(student)
+  return jax.jit(jax.value_and_grad(total))(student)
 
 
 def test_rows_that_pad_a_vocabulary_say_nothing():
@@ -64,7 +64,9 @@ def test_rows_that_pad_a_vocabulary_say_nothing():
 @pytest.mark.parametrize("loss", [forward_kl.loss, minillm.loss])
 def test_a_padding_row_that_a_student_writes_weighs_nothing(loss):
   """The teacher has no such row, or another thing there."""
-  objective = objectives.matching(STUDENT, TEACHER, loss, tokens=SHARED)
+  objective = jax.jit(
+    objectives.matching(STUDENT, TEACHER, loss, tokens=SHARED)
+  )
   student = transformer.init(STUDENT, jax.random.key(1))
   teacher = transformer.init(TEACHER, jax.random.key(2))
   rows = batch()
@@ -188,12 +190,12 @@ def test_each_domain_has_a_teacher_of_its_own():
   ]
   objective = objectives.by_domain(alone)
   student = transformer.init(STUDENT, jax.random.key(1))
-  slope = lambda f, *args: jax.grad(lambda p: f(p, *args)[0])(student)
+  slope = lambda f, *args: jax.jit(jax.grad(lambda p: f(p, *args)[0]))(student)
   values = []
   for which, teacher in enumerate(teachers):
     domain_B = jnp.full(2, which)
-    values += [objective(student, teachers, (batch(), domain_B))[0]]
-    once = alone[which](student, teacher, batch())[0]
+    values += [jax.jit(objective)(student, teachers, (batch(), domain_B))[0]]
+    once = jax.jit(alone[which])(student, teacher, batch())[0]
     np.testing.assert_allclose(values[-1], once, rtol=1e-6)
     jax.tree.map(
       functools.partial(np.testing.assert_allclose, atol=2e-5),
@@ -237,7 +239,7 @@ def test_without_a_share_the_text_alone_is_learned(module):
   loss = functools.partial(module.loss, share=0.0, **RELATIONS[module])
   student = transformer.init(STUDENT, jax.random.key(1))
   teacher = transformer.init(TEACHER, jax.random.key(2))
-  objective = objectives.resembling(STUDENT, TEACHER, loss)
+  objective = jax.jit(objectives.resembling(STUDENT, TEACHER, loss))
   found, denominator, metrics = objective(student, teacher, batch())
   plain, whole, _ = objectives.imitation(STUDENT, supervised.loss)(
     student, None, batch()
@@ -250,7 +252,7 @@ def test_domains_may_measure_different_things():
   """MiniLLM beside plain text: what a step does not measure is 0 of 0."""
   taught = objectives.matching(STUDENT, TEACHER, minillm.loss, tokens=SHARED)
   plain = objectives.imitation(STUDENT, supervised.loss)
-  objective = objectives.by_domain([taught, plain])
+  objective = jax.jit(objectives.by_domain([taught, plain]))
   student = transformer.init(STUDENT, jax.random.key(1))
   frozen = [transformer.init(TEACHER, jax.random.key(2)), None]
   seen = [

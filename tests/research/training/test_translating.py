@@ -50,7 +50,7 @@ def logprobs(model, params, tokens):
   ids_BT = jnp.asarray(tokens, jnp.int32)[None]
   ones_BT, at_BT = jnp.ones_like(ids_BT), jnp.arange(len(tokens))[None]
   rows = Batch(ids_BT, ones_BT * 1.0, at_BT, ones_BT)
-  said = objectives.speak(model, params, rows)
+  said = jax.jit(objectives.speak, static_argnums=0)(model, params, rows)
   return np.asarray(said.log_probs(said.hidden_BTE[0]), np.float64)
 
 
@@ -77,7 +77,7 @@ def test_spans_are_what_each_side_says_of_them(student, teacher):
       a, b = np.exp(p[n] / TEMPERATURE), np.exp(q[n] / TEMPERATURE)
       wanted += a * np.log(a / b) + (1 - a) * np.log((1 - a) / (1 - b))
       count += 1
-  objective = objectives.translating(STUDENT, TEACHER, SPANS)
+  objective = jax.jit(objectives.translating(STUDENT, TEACHER, SPANS))
   total, denominator, _ = objective(student, teacher, inputs([[0, 1], [2]]))
   np.testing.assert_allclose(total, wanted, rtol=1e-4)
   assert float(denominator) == count
@@ -102,7 +102,7 @@ def test_distances_are_where_both_go_on(student, teacher):
       p, q = (np.pad(x, (size - len(x), 0)) for x in (p, q))
       wanted += np.abs(p - q).sum()
       count += 1
-  objective = objectives.translating(STUDENT, TEACHER, universal.loss)
+  objective = jax.jit(objectives.translating(STUDENT, TEACHER, universal.loss))
   total, denominator, _ = objective(student, teacher, inputs([[2, 0], [1]]))
   np.testing.assert_allclose(total, wanted, rtol=1e-4)
   assert float(denominator) == count
@@ -111,11 +111,11 @@ def test_distances_are_where_both_go_on(student, teacher):
 @pytest.mark.parametrize("name", LOSSES)
 def test_packing_changes_nothing(name, student, teacher):
   objective = objectives.translating(STUDENT, TEACHER, LOSSES[name])
-  value = lambda p, rows: objective(p, teacher, inputs(rows))[0]
-  ways = ([[0], [1], [2]], [[2, 0], [1]])
-  one, other = (
-    jax.value_and_grad(lambda p, r=rows: value(p, r))(student) for rows in ways
+  slope = jax.jit(
+    jax.value_and_grad(lambda p, told: objective(p, teacher, told)[0])
   )
+  ways = ([[0], [1], [2]], [[2, 0], [1]])
+  one, other = (slope(student, inputs(rows)) for rows in ways)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6),
     one,
@@ -129,6 +129,7 @@ def test_a_teacher_that_is_the_student_teaches_nothing(name, student):
   """Its own tokens, too: every span is one token, and says the same."""
   objective = objectives.translating(STUDENT, STUDENT, LOSSES[name])
   told = inputs([[0, 1], [2]], theirs=OWN)
+  # not compiled: both sides are rounded alike, so that they are equal
   total, grads = jax.value_and_grad(lambda p: objective(p, student, told)[0])(
     student
   )

@@ -26,7 +26,7 @@ TIERS = {
   "many": cases.MANY,
 }
 # Four minutes of the fast tests' time would be too much: the others are slow.
-FAST = {("v5e", "few"), ("v6e", "few"), ("v6e", "caches")}
+FAST = {("v5e", "few"), ("v6e", "caches")}
 
 
 def broken(chip, record, committed, peer):

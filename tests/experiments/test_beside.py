@@ -50,7 +50,14 @@ def started(tmp_path_factory):
   return start(tmp_path_factory.mktemp("run"))
 
 
-@pytest.mark.parametrize("changes", ALL.values(), ids=ALL)
+# PRIME's model is held as PPO's critic is, and its kill is the slower one.
+@pytest.mark.parametrize(
+  "changes",
+  [
+    pytest.param(x, id=n, marks=pytest.mark.slow if n == "prime" else ())
+    for n, x in ALL.items()
+  ],
+)
 def test_a_run_that_was_killed_goes_on_to_the_bit(tmp_path, started, changes):
   told, params = trained(tmp_path / "whole", started, **changes)
   killed(tmp_path / "cut", started, at=3, **changes)

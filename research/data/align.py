@@ -54,7 +54,7 @@ def sides(
     ValueError: the record is a document, or the templates write the
       assistant's words differently.
   """
-  if "tokens" in record or "text" in record:
+  if "text" in record:
     raise ValueError(
       "a teacher of other tokens reads conversations alone: give a corpus with "
       "messages, or with prompt and completion"

@@ -159,7 +159,9 @@ def _heard(
   return said
 
 
-def _of_tokens(said: Dense, targets_BT: jax.Array, block: int) -> jax.Array:
+def _of_tokens(
+  said: Dense, targets_BT: jax.Array, block: int = 512
+) -> jax.Array:
   """Returns the log-probability of each token, never of all at once."""
   logprobs_BT, _ = kernels.token_logprobs(
     said.hidden_BTE,
@@ -176,14 +178,12 @@ def translating(
   teacher: Model,
   loss: Callable[..., Any],
   mesh: Mesh | None = None,
-  *,
-  block: int = 512,
 ) -> Objective:
   """Distillation from a frozen teacher that reads the text in its own tokens.
 
   Inputs are (Batch, Parallel). The loss hears the teacher's probability of each
   span, or its distribution where both sides begin one; elsewhere nothing is
-  learned. Log-probabilities are made `block` tokens at a time.
+  learned.
   """
 
   def objective(params, frozen, inputs):
@@ -196,9 +196,7 @@ def translating(
       signal = dataclasses.replace(said, hidden_BTE=there_BTE)
       return loss(student, signal, batch.weights_BT * (beside.at_BT >= 0))
     targets_BS = segments.next_tokens(beside.rows.tokens_BT)
-    whole_BS = segments.each(
-      _of_tokens(said, targets_BS, block), beside.spans_BS
-    )
+    whole_BS = segments.each(_of_tokens(said, targets_BS), beside.spans_BS)
     at_BT = jnp.maximum(beside.spans_BT - 1, 0)
     signal = Spans(
       segments.next_tokens(batch.tokens_BT),

@@ -38,10 +38,10 @@ demo: $(READY)  ## Teacher to measured small reasoner, under ten minutes
 	  --config=experiments/configs/quickstart.py --workdir=runs/quickstart
 
 test: $(READY)  ## The fast tests
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(READY)  ## All tests
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(READY)  ## Style, and the rules of the house
 	$(BIN)/ruff check .

@@ -8,8 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-import kernels
-from research import segments, sharding
+from research import divergence, segments, sharding
 from research.data import packing
 from research.models.config import Model
 from research.training import objectives
@@ -40,12 +39,8 @@ def batches(
 def nats(model: Model, mesh: Mesh, params: Any, batch: Batch) -> jax.Array:
   """Returns nats_BT of the next token, 0 where it is not learned."""
   said = objectives.speak(model, params, batch, mesh)
-  logprobs_BT, _ = kernels.token_logprobs(
-    said.hidden_BTE,
-    said.unembed_VE,
-    segments.next_tokens(batch.tokens_BT),
-    softcap=said.softcap,
-  )
+  targets_BT = segments.next_tokens(batch.tokens_BT)
+  logprobs_BT, _ = divergence.of_tokens(said, targets_BT)
   return -logprobs_BT * batch.weights_BT
 
 

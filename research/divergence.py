@@ -37,6 +37,24 @@ def means(weights_BT: jax.Array, **values_BT: jax.Array) -> dict:
   return {name: total(x_BT) for name, x_BT in values_BT.items()}
 
 
+def of_tokens(
+  said: Dense,
+  targets_BT: jax.Array,
+  *,
+  temperature: float = 1.0,
+  block: int = 512,
+) -> tuple[jax.Array, jax.Array]:
+  """Returns (logprobs_BT, entropy_BT): what is said of each token, in nats."""
+  return kernels.token_logprobs(
+    said.hidden_BTE,
+    said.unembed_VE,
+    targets_BT,
+    temperature=temperature,
+    softcap=said.softcap,
+    block=block,
+  )
+
+
 def total(
   divergence: Divergence,
   student: Dense,

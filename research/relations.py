@@ -5,7 +5,6 @@ import math
 import jax
 import jax.numpy as jnp
 
-import kernels
 from research import divergence
 from research.types import Dense
 
@@ -84,13 +83,7 @@ def blended(
 
   The cross-entropy is what teaches all that lies above the compared layer.
   """
-  logprobs_BT, _ = kernels.token_logprobs(
-    student.hidden_BTE,
-    student.unembed_VE,
-    targets_BT,
-    softcap=student.softcap,
-    block=block,
-  )
+  logprobs_BT, _ = divergence.of_tokens(student, targets_BT, block=block)
   each_BT = -(1 - share) * logprobs_BT + share * gap_BT
   metrics = divergence.means(weights_BT, relations=gap_BT)
   return (weights_BT * each_BT).sum(), weights_BT.sum(), metrics

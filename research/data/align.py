@@ -120,6 +120,7 @@ class Beside:
       signals.key_of(text.example(own, record)["tokens"]): record
       for record in records
     }
+    self._sides: dict[bytes, tuple[Example, Example]] = {}  # as asked for
 
   def along(self, tokens_BT: np.ndarray, segments_BT: np.ndarray) -> Parallel:
     """Returns the same texts in the teacher's tokens, as NumPy arrays.
@@ -160,7 +161,10 @@ class Beside:
           f"segment {segment} is no conversation of the corpora: a teacher of "
           "other tokens reads written text alone"
         )
-      pair = sides(self._own, self._theirs, self._records[key])
+      if key not in self._sides:
+        told = sides(self._own, self._theirs, self._records[key])
+        self._sides[key] = told
+      pair = self._sides[key]
       for row, example in zip((own, theirs), pair, strict=True):
         spans_T = example["spans"]
         row.append(example | {"spans": spans_T + last * (spans_T > 0)})

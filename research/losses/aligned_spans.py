@@ -11,7 +11,6 @@ A tau above 1 keeps long spans, whose probabilities are all next to 0, apart.
 import jax
 import jax.numpy as jnp
 
-import kernels
 from research import divergence, segments
 from research.types import Dense, Spans
 
@@ -30,12 +29,8 @@ def loss(
 
   The denominator counts spans. The metric `gap` is log q - log p of a span.
   """
-  logprobs_BT, entropy_BT = kernels.token_logprobs(
-    student.hidden_BTE,
-    student.unembed_VE,
-    signal.targets_BT,
-    softcap=student.softcap,
-    block=block,
+  logprobs_BT, entropy_BT = divergence.of_tokens(
+    student, signal.targets_BT, block=block
   )
   span_BT = segments.total(logprobs_BT, signal.spans_BT)
   first_BT = signal.spans_BT != jnp.roll(signal.spans_BT, 1, axis=1)

@@ -8,7 +8,6 @@ the teacher.
 
 import jax
 
-import kernels
 from research import divergence
 from research.types import Dense, Sampled
 
@@ -26,12 +25,8 @@ def loss(
       "sampled_reverse_kl needs the teacher's log-probability of each token: "
       "give the stage a teacher, or use losses.supervised"
     )
-  logprobs_BT, entropy_BT = kernels.token_logprobs(
-    student.hidden_BTE,
-    student.unembed_VE,
-    signal.targets_BT,
-    softcap=student.softcap,
-    block=block,
+  logprobs_BT, entropy_BT = divergence.of_tokens(
+    student, signal.targets_BT, block=block
   )
   gap_BT = jax.lax.stop_gradient(logprobs_BT) - signal.logprobs_BT
   metrics = divergence.means(weights_BT, kl=gap_BT, entropy=entropy_BT)

@@ -6,7 +6,7 @@ pretraining: L = -sum_t w_t log q(y_t).
 
 import jax
 
-import kernels
+from research import divergence
 from research.types import Dense, Sampled
 
 
@@ -14,13 +14,8 @@ def loss(
   student: Dense, signal: Sampled, weights_BT: jax.Array, *, block: int = 512
 ) -> tuple[jax.Array, jax.Array, dict]:
   """Returns (sum, denominator, metrics): nats over the weighted tokens."""
-  logprobs_BT, entropy_BT = kernels.token_logprobs(
-    student.hidden_BTE,
-    student.unembed_VE,
-    signal.targets_BT,
-    softcap=student.softcap,
-    block=block,
+  logprobs_BT, entropy_BT = divergence.of_tokens(
+    student, signal.targets_BT, block=block
   )
-  total, denominator = -(weights_BT * logprobs_BT).sum(), weights_BT.sum()
-  entropy = ((weights_BT * entropy_BT).sum(), denominator)
-  return total, denominator, {"entropy": entropy}
+  metrics = divergence.means(weights_BT, entropy=entropy_BT)
+  return -(weights_BT * logprobs_BT).sum(), weights_BT.sum(), metrics

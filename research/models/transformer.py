@@ -287,9 +287,10 @@ def _boxed(config: Model, key: jax.Array) -> Any:
   return Transformer(config).init(key, one_11, one_11, one_11)["params"]
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def init(config: Model, key: jax.Array) -> Any:
   """Returns fresh fp32 parameters."""
-  return nn.unbox(_boxed(config, key))
+  return nn.unbox(_boxed(config, key))  # the layers that drew them are dropped
 
 
 def abstract(config: Model) -> Any:

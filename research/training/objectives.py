@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-import kernels
 from research import divergence, scoring, segments
 from research.models import transformer
 from research.models.config import Model
@@ -155,22 +154,9 @@ def _heard(
   if listens_to(loss) is Written:
     return Written(said, targets_BT, batch.segments_BT)
   if listens_to(loss) is Sampled:
-    return Sampled(targets_BT, _of_tokens(said, targets_BT, block))
+    logprobs_BT, _ = divergence.of_tokens(said, targets_BT, block=block)
+    return Sampled(targets_BT, logprobs_BT)
   return said
-
-
-def _of_tokens(
-  said: Dense, targets_BT: jax.Array, block: int = 512
-) -> jax.Array:
-  """Returns the log-probability of each token, never of all at once."""
-  logprobs_BT, _ = kernels.token_logprobs(
-    said.hidden_BTE,
-    said.unembed_VE,
-    targets_BT,
-    softcap=said.softcap,
-    block=block,
-  )
-  return logprobs_BT
 
 
 def translating(
@@ -196,7 +182,8 @@ def translating(
       signal = dataclasses.replace(said, hidden_BTE=there_BTE)
       return loss(student, signal, batch.weights_BT * (beside.at_BT >= 0))
     targets_BS = segments.next_tokens(beside.rows.tokens_BT)
-    whole_BS = segments.each(_of_tokens(said, targets_BS), beside.spans_BS)
+    logprobs_BS, _ = divergence.of_tokens(said, targets_BS)
+    whole_BS = segments.each(logprobs_BS, beside.spans_BS)
     at_BT = jnp.maximum(beside.spans_BT - 1, 0)
     signal = Spans(
       segments.next_tokens(batch.tokens_BT),
@@ -270,15 +257,14 @@ def score(
   reference) of each token over the whole vocabulary.
   """
   said = speak(model, params, rows, mesh)
-  logprobs_BT, entropy_BT = kernels.token_logprobs(
-    said.hidden_BTE,
-    said.unembed_VE,
-    segments.next_tokens(rows.tokens_BT),
-    temperature=temperature,
-    softcap=said.softcap,
-    block=block,
+  policy = Policy(
+    *divergence.of_tokens(
+      said,
+      segments.next_tokens(rows.tokens_BT),
+      temperature=temperature,
+      block=block,
+    )
   )
-  policy = Policy(logprobs_BT, entropy_BT)
   if reference is None:
     return policy
   other = jax.lax.stop_gradient(speak(*reference, rows, mesh))

@@ -126,14 +126,17 @@ def test_packing_changes_nothing(name, student, teacher):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_teacher_that_is_the_student_teaches_nothing(name, student):
-  """Its own tokens, too: every span is one token, and says the same."""
+  """Its own tokens, too: every span is one token, and says the same.
+
+  The distance of sorted masses has a kink where they are equal, so that its
+  slope there is whatever rounding makes of it: only its value is looked at.
+  """
   objective = objectives.translating(STUDENT, STUDENT, LOSSES[name])
   told = inputs([[0, 1], [2]], theirs=OWN)
-  # not compiled: both sides are rounded alike, so that they are equal
-  total, grads = jax.value_and_grad(lambda p: objective(p, student, told)[0])(
-    student
-  )
-  np.testing.assert_allclose(total, 0, atol=1e-5)
-  leaves = [np.abs(x).max() for x in jax.tree.leaves(grads)]
-  # sorted equal masses have a kink at 0, whose subgradient is 0
-  assert max(leaves) < 1e-4
+  cost = lambda p: jnp.divide(*objective(p, student, told)[:2])
+  mean, grads = jax.jit(jax.value_and_grad(cost))(student)
+  np.testing.assert_allclose(mean, 0, atol=1e-6)
+  if name == "spans":
+    assert max(np.abs(x).max() for x in jax.tree.leaves(grads)) < 1e-4
+  moved = jax.tree.map(lambda x: 1.1 * x, student)
+  assert jax.jit(cost)(moved) > 1e-3

@@ -92,13 +92,13 @@ def conversations(
   return [record for path in paths for record in jsonl.read(path)]
 
 
-def look(loader: Loader, batch: Batch) -> dict[str, tuple[float, float]]:
+def look(batch: Batch, *loaders: Loader) -> dict[str, tuple[float, float]]:
   """Returns how much of a batch is not padding, and how much is learned, and
-  how many examples were too long for a row so far.
+  how many examples were too long for a row so far, whichever loader met them.
   """
   real = float((batch.segments_BT > 0).sum())
   return {
     "fill": (real, float(batch.tokens_BT.size)),
     "learned_tokens": (float((batch.weights_BT > 0).sum()), 1.0),
-    "too_long": (float(loader.rejected), 1.0),
+    "too_long": (float(sum(loader.rejected for loader in loaders)), 1.0),
   }

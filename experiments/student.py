@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from experiments import loop, settings
+from experiments.resolve import resolve
 from research import sharding
 from research.data import text
 from research.models import (
@@ -23,9 +24,9 @@ from research.models import (
   transformer,
 )
 from research.models.config import Lora, Model
-from research.training import optimizers
+from research.training import objectives, optimizers
 from research.training import step as steps
-from research.types import TrainState
+from research.types import Dense, Sampled, TrainState, Written
 
 
 def make_mesh(config: Any) -> Mesh:
@@ -62,6 +63,16 @@ def check_length(config: Any, length: int) -> None:
     raise ValueError(
       f"rows of {length} tokens are longer than the model's context of "
       f"{config.run.model.context}: lower length or raise config.model.context"
+    )
+
+
+def check_heard(loss: settings.Plugin) -> None:
+  """Raises ValueError on a loss that hears no teacher's distribution."""
+  heard = objectives.listens_to(resolve(loss.name).loss)
+  if heard not in (Dense, Written, Sampled):
+    raise ValueError(
+      f"{loss.name} hears {heard.__name__}, and there is a teacher's "
+      "distribution: take such as research.losses.forward_kl"
     )
 
 

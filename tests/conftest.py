@@ -12,9 +12,7 @@ GOLDEN = REPOSITORY / "tests" / "golden"
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 # jax reads these when it is first imported; child processes inherit them. The
-# collectives of eight fake devices may wait long for one of two busy cores. And
-# half of what tests cost is LLVM's, on tiny programs that run once: it is told
-# to optimise nothing.
+# collectives of eight fake devices may wait long for one of two busy cores.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_DEBUG_KEY_REUSE"] = "true"
@@ -23,7 +21,6 @@ os.environ["XLA_FLAGS"] = " ".join(
     os.environ.get("XLA_FLAGS", ""),
     "--xla_force_host_platform_device_count=8",
     "--xla_cpu_collective_call_terminate_timeout_seconds=300",
-    "--xla_backend_optimization_level=0",
   ]
 )
 # What was compiled once is read back, bit for bit the same, by other workers,

@@ -1,9 +1,10 @@
 """A teacher of general ability, for the dual process of domain_medicine.
 
 Hypothesis. A 3.1 M decoder, pretrained on grade-school text and tuned on worked
-            answers like the student of experiments/configs/domain_medicine.py,
-            but for longer, tells held-out answers for at least 0.2 nats a byte
-            less than that student's 2.14.
+            answers as the student of experiments/configs/domain_medicine.py is,
+            for longer and at a rate for its size, tells held-out answers for at
+            least 0.2 nats a byte less than that student's 2.14. One seed: it is
+            the one teacher of a run whose seeds are the students'.
 Command.  python -m experiments.run --workdir=runs/general_teacher \
             --config=experiments/configs/general_teacher.py \
             --config.data_dir=DIR

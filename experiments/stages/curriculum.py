@@ -171,7 +171,7 @@ class Ladder:
         self._climb(self._level + 1, step)
     batch = next(self._loader)
     seen |= {"level": (float(self._level), 1.0)}
-    seen |= corpora.look(self._loader, batch)
+    seen |= corpora.look(batch, self._loader)
     return sharding.place(batch, self._mesh), seen
 
   def state(self) -> dict[str, Any]:

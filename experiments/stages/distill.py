@@ -90,7 +90,7 @@ def _draw(
     tokens_BT, ids_BT = map(np.asarray, (batch.tokens_BT, batch.segments_BT))
     said = beside.along(tokens_BT, ids_BT)
   told = batch if said is None else (batch, said)
-  return sharding.place(told, mesh), corpora.look(loader, batch)
+  return sharding.place(told, mesh), corpora.look(batch, loader)
 
 
 def _objective(

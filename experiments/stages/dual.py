@@ -1,10 +1,11 @@
 """The dual process: a domain is read, and general ability distilled beside it.
 
 A step minimises the cross-entropy of the domain's text with probability m, else
-what sets the student apart from a frozen teacher on general text, so that in
-expectation it is m CE(domain) + (1 - m) KD(general), each a mean over its own
-tokens. With the student of before as its own teacher this is learning without
-forgetting (Li and Hoiem 2016, 1606.09282).
+what sets the student apart from a frozen teacher on general text, so that its
+expectation is m CE(domain) + (1 - m) KD(general), each a mean over its own
+tokens. Clipped are the gradients of one side at a time. With the student of
+before as its own teacher this is learning without forgetting (Li and Hoiem
+2016, 1606.09282).
 """
 
 import dataclasses
@@ -21,18 +22,18 @@ from experiments.resolve import resolve
 from experiments.settings import Plugin, Run, Stage
 from research import sharding
 from research.data.loader import Loader
-from research.losses import supervised
 from research.models.config import Lora
 from research.training import objectives, optimizers
 from research.training.step import Objective
-from research.types import TrainState
+from research.types import Sampled, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """`domain` is read in the share `m` of the steps, `general` in the others.
 
-  Of general text `loss` hears the stage `teacher`'s distribution, such as
+  The domain is plain text under `reading`, such as research.losses.supervised;
+  of general text `loss` hears the stage `teacher`'s distribution, such as
   research.losses.forward_kl. See experiments.stages.distill for other fields.
   """
 
@@ -40,6 +41,7 @@ class Config:
   domain: tuple[Corpus, ...]
   general: tuple[Corpus, ...]
   m: float
+  reading: Plugin
   teacher: Stage
   loss: Plugin
   rows: int
@@ -54,17 +56,23 @@ class Config:
   teacher_bits: Literal[4, 8] | None = None
 
   def __post_init__(self):
-    """Raises ValueError where one of the two has no text or no step."""
-    if not (self.domain and self.general and 0 < self.m < 1):
+    """Raises ValueError where one side has no text, no step or no loss."""
+    alone = "for one side alone take experiments.stages.distill"
+    if not (self.domain and self.general):
+      raise ValueError(f"dual: domain or general has no corpora: {alone}")
+    if not 0 < self.m < 1:
+      raise ValueError(f"dual: m is {self.m}, and not within (0, 1): {alone}")
+    if objectives.listens_to(resolve(self.reading.name).loss) is not Sampled:
       raise ValueError(
-        f"dual: domain and general each want corpora, and m = {self.m} lies "
-        "between 0 and 1: for one of them alone take experiments.stages.distill"
+        f"dual: {self.reading.name} reads no plain text: take such as "
+        "research.losses.supervised"
       )
+    student.check_heard(self.loss)
     student.check(self)
     student.check_rows(self, self.rows, self.length)
 
 
-class Turns:
+class Sides:
   """What is read of the domain and of general text, each at its position."""
 
   def __init__(self, config: Config, inputs: dict[str, Any], mesh: Mesh):
@@ -84,17 +92,17 @@ class Turns:
     ]
 
   def draw(self, state: TrainState, step: int) -> tuple[Any, dict]:
-    """Returns ((batch, domain_B), metrics); whose turn it is depends on (seed,
-    step) alone.
+    """Returns ((batch, domain_B), metrics); which side it is of depends on
+    (seed, step) alone.
     """
     del state
     config = self._config
     rng = np.random.default_rng([config.run.seed, step])
-    turn = int(rng.random() >= config.m)
-    batch = next(self._loaders[turn])
-    seen = {"general": (float(turn), 1.0)}
-    seen |= corpora.look(self._loaders[turn], batch)
-    domain_B = np.full(config.rows, turn, np.int32)
+    side = int(rng.random() >= config.m)
+    batch = next(self._loaders[side])
+    seen = {"general": (float(side), 1.0)}
+    seen |= corpora.look(batch, *self._loaders)
+    domain_B = np.full(len(batch.tokens_BT), side, np.int32)
     return sharding.place((batch, domain_B), self._mesh), seen
 
   def state(self) -> list[dict[str, Any]]:
@@ -110,14 +118,15 @@ class Turns:
 def _objective(
   config: Config, inputs: dict[str, Any], mesh: Mesh
 ) -> tuple[Objective, Any]:
-  """Returns the objective of both turns, and the teacher's parameters."""
+  """Returns the objective of both sides, and the teacher's parameters."""
   model = student.decoder(config)
-  loss = functools.partial(resolve(config.loss.name).loss, **config.loss.args)
-  told = student.teacher(config, inputs, mesh, config.teacher)
-  teacher, frozen, tokens = told
+  made = lambda p: functools.partial(resolve(p.name).loss, **p.args)
+  teacher, frozen, tokens = student.teacher(
+    config, inputs, mesh, config.teacher
+  )
   both = [
-    objectives.imitation(model, supervised.loss, mesh),
-    objectives.matching(model, teacher, loss, mesh, tokens=tokens),
+    objectives.imitation(model, made(config.reading), mesh),
+    objectives.matching(model, teacher, made(config.loss), mesh, tokens=tokens),
   ]
   return objectives.by_domain(both), [None, frozen]
 
@@ -127,15 +136,15 @@ def run(
 ) -> dict[str, Any]:
   """Trains the student; returns what is to be known of its adapters."""
   mesh = student.make_mesh(config)
-  turns = Turns(config, inputs, mesh)
+  sides = Sides(config, inputs, mesh)
   objective, frozen = _objective(config, inputs, mesh)
   student.train(
     config,
     inputs,
     workdir,
     objective,
-    turns.draw,
-    position=turns,
+    sides.draw,
+    position=sides,
     frozen=frozen,
   )
   return student.adapters(config)

@@ -109,6 +109,7 @@ class Config:
           f"share is below 1, and only there: {self.share}"
         )
     student.check(self)
+    student.check_heard(self.loss)
     student.check_rows(self, self.share.rows, self.rollout.length)
 
 
@@ -180,7 +181,7 @@ class Mixture:
       batch = to_batch(trajectory)  # rewards are only looked at
     else:
       read = next(self._loaders[which])
-      told = corpora.look(self._loaders[which], read)
+      told = corpora.look(read, *self._loaders)
       batch = sharding.place(read, self._mesh)
       objective = which if config.share.loss is None else len(weights)
     domain_B = np.full(len(batch.tokens_BT), objective, np.int32)

@@ -290,7 +290,7 @@ def _boxed(config: Model, key: jax.Array) -> Any:
 @functools.partial(jax.jit, static_argnums=0)
 def init(config: Model, key: jax.Array) -> Any:
   """Returns fresh fp32 parameters."""
-  return nn.unbox(_boxed(config, key))  # the layers that drew them are dropped
+  return nn.unbox(_boxed(config, key))  # its forward pass is dead code here
 
 
 def abstract(config: Model) -> Any:

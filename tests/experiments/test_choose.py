@@ -54,8 +54,7 @@ def stage(**changes):
 
 def params_of(config, name):
   """Some parameters a student, far enough from a fresh start to prefer."""
-  draw = jax.jit(transformer.init, static_argnums=0)
-  fresh = draw(config.run.model, jax.random.key(len(name)))
+  fresh = transformer.init(config.run.model, jax.random.key(len(name)))
   return jax.tree.map(lambda x: 4 * np.asarray(x), fresh)
 
 

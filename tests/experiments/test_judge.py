@@ -84,7 +84,7 @@ def written(folder, texts=TEXTS, names="abcdefghijkl"):
 @pytest.fixture(scope="module", autouse=True)
 def begun():
   """Stages before end with some parameters each, without being run."""
-  fresh = jax.jit(transformer.init, static_argnums=0)
+  fresh = transformer.init
   seed = lambda path: zlib.crc32(path.parent.name.encode())
   params = lambda path, model, mesh: fresh(model, jax.random.key(seed(path)))
   with pytest.MonkeyPatch.context() as patched:

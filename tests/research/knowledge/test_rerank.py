@@ -91,7 +91,7 @@ def laid(asked=ASKED, length=192):
 
 @pytest.fixture(scope="module")
 def params():
-  return jax.jit(lambda key: transformer.init(MODEL, key))(jax.random.key(0))
+  return transformer.init(MODEL, jax.random.key(0))
 
 
 @pytest.mark.parametrize("softcap", [None, 0.5])

@@ -65,7 +65,7 @@ narrowed = jax.jit(quantize.quantize, static_argnums=1)
 
 @functools.cache
 def initial(config):
-  return jax.jit(functools.partial(transformer.init, config))(jax.random.key(0))
+  return transformer.init(config, jax.random.key(0))
 
 
 @pytest.fixture

@@ -170,8 +170,8 @@ def test_bytes():
 
 def test_merging_widens_the_base():
   config = dataclasses.replace(CONFIG, lora=Lora(3, 6.0))
-  fresh = jax.jit(functools.partial(transformer.init, config))
-  adapters = lora.split(fresh(jax.random.key(0)))[1]
+  fresh = transformer.init(config, jax.random.key(0))
+  adapters = lora.split(fresh)[1]
   adapters = jax.tree.map(lambda x: x + 0.1, adapters)
   params = lora.join(narrowed(drawn(), 8), adapters)
   plain, merged = lora.merge(config, params)

@@ -129,13 +129,14 @@ def test_a_teacher_that_is_the_student_teaches_nothing(name, student):
   """Its own tokens, too: every span is one token, and says the same.
 
   The distance of sorted masses has a kink where they are equal, so that its
-  slope there is whatever rounding makes of it: only its value is looked at.
+  slope there is whatever rounding makes of it: only its value is looked at, and
+  held to fp32's rounding of 34 sums over a vocabulary.
   """
   objective = objectives.translating(STUDENT, STUDENT, LOSSES[name])
   told = inputs([[0, 1], [2]], theirs=OWN)
-  cost = lambda p: jnp.divide(*objective(p, student, told)[:2])
-  mean, grads = jax.jit(jax.value_and_grad(cost))(student)
-  np.testing.assert_allclose(mean, 0, atol=1e-6)
+  cost = lambda p: objective(p, student, told)[0]
+  total, grads = jax.jit(jax.value_and_grad(cost))(student)
+  np.testing.assert_allclose(total, 0, atol={"spans": 1e-5}.get(name, 4e-5))
   if name == "spans":
     assert max(np.abs(x).max() for x in jax.tree.leaves(grads)) < 1e-4
   moved = jax.tree.map(lambda x: 1.1 * x, student)

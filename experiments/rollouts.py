@@ -45,9 +45,11 @@ class Rollout:
   packed into rows of `length`. One that is cut off is graded like any, or earns
   zero, or is masked like one whose grading failed. With `refills` only groups
   whose rewards differ are kept, and so often at most others are drawn in the
-  place of the rest (DAPO's dynamic sampling). With `turns` the task is an
-  environment, and an episode has so many turns of the policy within `length`
-  tokens. What grading gives is raised by the `bonuses`.
+  place of the rest (DAPO's dynamic sampling). With `between`, two rewards,
+  groups whose rewards are alike, or whose mean is not between the two, teach
+  nothing (PRIME's filter): they are masked, or, with refills, replaced. With
+  `turns` the task is an environment, and an episode has so many turns of the
+  policy within `length` tokens. What grading gives is raised by the `bonuses`.
   """
 
   problems: int
@@ -58,6 +60,7 @@ class Rollout:
   temperature: float = 1.0
   truncated: Literal["graded", "zero", "masked"] = "graded"
   refills: int | None = None
+  between: tuple[float, ...] | None = None
   turns: int | None = None
   bonuses: tuple[Bonus, ...] = ()
 
@@ -68,6 +71,8 @@ class Rollout:
       raise ValueError(f"{self}: every count must be at least 1")
     if self.refills is not None and self.refills < 0:
       raise ValueError(f"{self}: refills must be at least 0, or None")
+    if self.between is not None and len(self.between) != 2:
+      raise ValueError(f"{self}: between wants the least and the most mean")
     if self.bonuses and self.turns is not None:
       raise ValueError(f"{self}: an episode's turns earn no bonuses")
     if self.temperature <= 0:
@@ -119,7 +124,7 @@ class Rollouts:
     for number in range(rounds):
       told, examples = self._draw(state, step, step * rounds + number, number)
       records += told
-      kept += _varied(told, examples) if cfg.refills is not None else examples
+      kept += self._teaching(told, examples)
       if len(kept) >= cfg.problems * cfg.group:
         break
     metrics.write_rollouts(self._workdir, step, records)
@@ -128,7 +133,8 @@ class Rollouts:
         f"step {step}: the answers of all {rounds * cfg.problems} groups earn "
         "the same: take easier or harder problems, or larger groups"
       )
-    return self._packed(kept), self._seen(records, len(kept))
+    left = sum(int(e["group"][0]) >= 0 for e in kept)
+    return self._packed(kept), self._seen(records, left)
 
   def _draw(
     self, state: TrainState, step: int, number: int, turn: int
@@ -198,6 +204,22 @@ class Rollouts:
       return {}
     return {"reward": 0.0 if how == "zero" else None}
 
+  def _teaching(
+    self, records: Records, examples: list[packing.Example]
+  ) -> list[packing.Example]:
+    """Returns what a draw is learned from: all of it, or its live groups.
+
+    Without refills the others stay, masked.
+    """
+    cfg = self._config.rollout
+    if cfg.refills is None and cfg.between is None:
+      return examples
+    live = _live(records, cfg.between)
+    pairs = zip(records, examples, strict=True)
+    if cfg.refills is not None:
+      return [e for r, e in pairs if r["group"] in live]
+    return [e if r["group"] in live else rollout.masked(e) for r, e in pairs]
+
   def _packed(self, kept: list[packing.Example]) -> Trajectory:
     cfg = self._config.rollout
     trajectory = rollout.pack(
@@ -214,7 +236,8 @@ class Rollouts:
     for name in self._bonuses:
       told = [r["bonuses"][name] for r in records if "bonuses" in r]
       seen[f"bonus_{name}"] = (sum(told), float(len(told)))
-    if self._config.rollout.refills is not None:
+    cfg = self._config.rollout
+    if cfg.refills is not None or cfg.between is not None:
       seen["kept"] = (float(kept), float(len(records)))
     return seen
 
@@ -255,16 +278,17 @@ def _renumbered(examples: list[packing.Example]) -> list[packing.Example]:
   return [{**e, "group": new(e)} for e in examples]
 
 
-def _varied(
-  records: Records, examples: list[packing.Example]
-) -> list[packing.Example]:
-  """Returns the samples of groups whose rewards differ, whole groups alone.
+def _live(records: Records, between: Sequence[float] | None) -> set[int]:
+  """Returns the groups whose rewards differ, and whose mean is `between` two.
 
   What was not graded moves no other sample, and goes with its group.
   """
   graded = [r for r in records if r["reward"] is not None]
-  rewards, ids = ([r[name] for r in graded] for name in ("reward", "group"))
-  flags = groups.varied(rewards, ids)
-  live = {i for i, flag in zip(ids, flags, strict=True) if flag}
-  pairs = zip(records, examples, strict=True)
-  return [example for record, example in pairs if record["group"] in live]
+  rewards, ids = (
+    np.array([r[name] for r in graded]) for name in ("reward", "group")
+  )
+  live = set(ids[groups.varied(rewards, ids)].tolist())
+  if between is None:
+    return live
+  low, high = between
+  return {g for g in live if low <= rewards[ids == g].mean() <= high}

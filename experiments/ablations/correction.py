@@ -4,15 +4,15 @@ A student of 0.6 M that has begun to learn long products writes attempts. From
 there on, at as many steps, it reads
 
   corrected   the solver's products where it failed itself
-  read_on     the solver's products, any of them
+  read_on     the solver's products, of all that it attempted
 
-and then, from `corrected`, samples at most as many tokens
+and then, from `corrected`, in as many steps samples at most as many tokens
 
   student     behind its own right beginnings, paid for the next line
   from_start  at any products, paid for the answer
 
 The attempts are at products that the student may have read, and those that it
-failed are fewer, so each of them is read several times.
+failed are fewer, so each of them is read more often.
 
 Hypotheses. H1 What a student failed teaches it more than what comes:
             corrected - read_on > 0.02.
@@ -38,8 +38,8 @@ PAIRS = (
   ("corrected", "taught"),
 )
 STUDENTS = ("taught", "corrected", "read_on", "student", "from_start")
-# So that no more tokens are sampled than behind beginnings.
-WHOLE = score.REINFORCED * score.LINE // _pair.NEW_TOKENS
+# Whole answers in the place of 16 lines, so that no more tokens are sampled.
+WHOLE = 16 * score.LINE // _pair.NEW_TOKENS
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -48,10 +48,14 @@ def get_config(arg: str = "") -> ConfigDict:
   config = _pair.base(arg, context=score.CONTEXT)
   stages = score.stages(test)
   del stages["evaluate"]
-  stages["read_on"] = score.correct({"{annotate}/traces.jsonl": 1.0}, test)
+  stages["same"] = _pair.annotate(test, score.ATTEMPTED)
+  stages["read_on"] = score.correct({"{same}/traces.jsonl": 1.0}, test)
   whole = score.reinforce("corrected", test, problems=_pair.problems("train"))
-  whole["rollout"]["new_tokens"] = 8 if test else _pair.NEW_TOKENS
-  whole["loop"]["steps"] = 2 if test else WHOLE
+  if test:
+    whole["rollout"]["new_tokens"] = 8
+  else:
+    new = {"new_tokens": _pair.NEW_TOKENS}
+    whole["rollout"] |= new | {"problems": WHOLE, "rows": 8 * WHOLE}
   stages["from_start"] = whole | {"pool": 16 if test else 4_000}
   stages["evaluate"] = _pair.evaluate(test, STUDENTS, PAIRS)
   config.update(stages)

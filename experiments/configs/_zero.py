@@ -19,6 +19,8 @@ from experiments.configs import _pair
 COUNTDOWN = "research.tasks.countdown"
 PROMPT = 1024  # tokens that a published recipe's prompt may have
 ANSWER, ROOM = 20, 64  # tokens of an expression, and with its prompt
+TWO = 72  # of two conversations, most of which have 34
+HELD_OUT = 256  # of the 297 problems that no one reads
 # The small form: the least of ANSWER with which every right answer ends,
 # problems a step, answers each, a rate.
 LEAST, PROBLEMS, GROUP, RATE, STEPS = 16, 24, 8, 3e-4, 60
@@ -59,7 +61,10 @@ def recipe(
   if arg in ("small", "test"):
     test = arg == "test"
     config, begun = small(test), ("annotate", "base")
-    stages, source = _fitting(test, stages), _countdowns(4 if test else 512)
+    stages, source = (
+      _fitting(test, stages),
+      _countdowns(4 if test else HELD_OUT),
+    )
     shape = functools.partial(_small_shape, test)
   else:
     config, begun = published(preset, stages), ("base",)
@@ -97,7 +102,7 @@ def policy(
   return {
     "stage": "experiments.stages.reinforce",
     "problems": countdown("train"),
-    "rollout": size | {"new_tokens": ANSWER, "length": ROOM},
+    "rollout": size | {"new_tokens": ANSWER, "length": TWO},
     "algorithm": {"name": f"research.algorithms.{algorithm}", "args": args},
     "advantage": {},
     "epochs": 2,

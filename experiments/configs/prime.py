@@ -10,9 +10,10 @@ Expected. Published: AIME24 3.3 -> 26.7, MATH-500 79.2. Not run here.
 Cost.     `:small`: ten minutes of a core; `:test`: a minute.
 Source.   Cui et al. 2025 (2502.01456): RLOO on process and outcome rewards,
           beta 0.05, policy 5e-7 and reward model 1e-6, 4 answers each to 256
-          problems, 3,072 tokens. It keeps problems with accuracy in 0.2 to 0.8;
-          here those whose answers differ. Its reward model is updated before
-          it judges a rollout; here after, which the source found as good.
+          problems, 3,072 tokens, of problems with accuracy in 0.2 to 0.8. Its
+          reward model is updated before it judges a rollout; here after, which
+          the source found as good. Its code also divides process rewards by the
+          largest of a batch, and whitens advantages; that is not here.
 """
 
 from typing import Any
@@ -35,7 +36,8 @@ def law(new_tokens: int) -> dict[str, Any]:
       "optimizer": {"learning_rate": 1e-6, "schedule": "constant"},
       "args": {"beta": 0.05},
     },
-    "rollout": {"problems": 256, "temperature": 1.0, "refills": 4},
+    "rollout": {"problems": 256, "temperature": 1.0}
+    | {"refills": 4, "between": (0.2, 0.8)},
     "reference": "base",
   }
 

@@ -28,7 +28,7 @@ Source.   DeepSeek-AI 2025 (2501.12948), as transcribed. Cold start: 2 epochs,
           examples are its own. Last: T 0.7, 1,700 steps; the preference rewards
           of its last 400 and data without a verifier are not here. `:small`
           has countdown, whose working is a search, and 400 searches to begin;
-          it is all in one language.
+          it is all in one language, and sampled at T 1 as it is measured.
 """
 
 from typing import Any
@@ -155,7 +155,7 @@ def learned(test: bool, problems: dict[str, Any]) -> dict[str, Any]:
     "exported": _pair.export("first"),
     "sampled": sampled,
     "second": follow("{sampled}/traces.jsonl", 300),
-    "student": learn("second", LAST, temperature=0.7),
+    "student": learn("second", LAST),
     "alone": learn("base", ALONE),
   }
 
@@ -174,8 +174,11 @@ def small(test: bool) -> ConfigDict:
     ("base", "cold", "first", "second", "student", "alone"),
     (("student", "alone"), ("second", "first"), ("first", "cold")),
     problems=_zero.countdown("test"),
+    count=8 if test else _zero.HELD_OUT,
     new_tokens=8 if test else ANSWER,
   )
+  if not test:
+    config.evaluate.update({"samples": 4, "ks": (1, 4)})
   config.stages = (*stages, "evaluate")
   return config
 

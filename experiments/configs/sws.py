@@ -39,12 +39,17 @@ SKILLS = (
 )
 
 
+def countdown(split: str, **rest: Any) -> dict[str, Any]:
+  """Numbers up to 20, for enough problems of each skill to be held out."""
+  return _zero.countdown(split, largest=20, **rest)
+
+
 def begin(test: bool) -> dict[str, dict[str, Any]]:
   """A student that has read answers, and what it makes of a few problems."""
   return {
-    "annotate": _pair.annotate(test, problems=_zero.countdown("train")),
+    "annotate": _pair.annotate(test, problems=countdown("train")),
     "start": _pair.distill(ANSWERS, WARM, test, length=_zero.ROOM),
-    "first": reinforce("start", test, _zero.countdown("train"), POOL),
+    "first": reinforce("start", test, countdown("train"), POOL),
   }
 
 
@@ -62,9 +67,9 @@ def target(test: bool, **rest: Any) -> dict[str, Any]:
   return {
     "stage": "experiments.stages.target",
     "first": "first",
-    "problems": _zero.countdown("train"),
+    "problems": countdown("train"),
     "pool": 2 if test else POOL,
-    "fresh": _zero.countdown("train"),
+    "fresh": countdown("train"),
     "candidates": 64 if test else 8_000,
     "count": 8 if test else STEPS * ASKED,
     "least": 1 if test else 8,
@@ -73,7 +78,7 @@ def target(test: bool, **rest: Any) -> dict[str, Any]:
 
 def again(aimed: str, test: bool) -> dict[str, Any]:
   """The first student on what a target stage chose."""
-  asked = _zero.countdown("train") | {"path": f"{{{aimed}}}/problems.jsonl"}
+  asked = countdown("train") | {"path": f"{{{aimed}}}/problems.jsonl"}
   return reinforce("first", test, asked, STEPS * ASKED)
 
 
@@ -81,13 +86,12 @@ def evaluate(
   test: bool, students: tuple[str, ...], pairs: tuple[tuple[str, str], ...]
 ) -> dict[str, Any]:
   """All students on problems as they come, and on each skill's own."""
-  each = {"count": 8 if test else 128, "new_tokens": _zero.ANSWER}
-  suites = [{"prefix": "", "problems": _zero.countdown("test")} | each]
+  each = {"count": 8 if test else 64, "new_tokens": _zero.ANSWER}
+  suites = [{"prefix": "", "problems": countdown("test")} | each]
   if not test:
     suites[0]["count"] = 512
   suites += [
-    {"prefix": f"{name}/", "problems": _zero.countdown("test", skills=[name])}
-    | each
+    {"prefix": f"{name}/", "problems": countdown("test", skills=[name])} | each
     for name in SKILLS
   ]
   return {

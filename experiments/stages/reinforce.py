@@ -142,7 +142,8 @@ def minibatches[T](
   """Returns the rows of `inputs` dealt to `parts`, shuffled anew each epoch.
 
   Rows that are live, and those that only fill up, are each dealt evenly; a part
-  without any that is live would move the optimizer by nothing, and is left out.
+  without any that is live would move the optimizer by nothing, and is left out:
+  all but the first, where no row is live, so that a step has something to say.
   """
   rng = np.random.default_rng(seed)
   live, spare = np.flatnonzero(live_B), np.flatnonzero(~live_B)
@@ -151,7 +152,8 @@ def minibatches[T](
   ]
   dealt = [order[i::parts] for order in orders for i in range(parts)]
   take = lambda rows: jax.tree.map(lambda x: x[np.sort(rows)], inputs)
-  return [take(rows) for rows in dealt if live_B[rows].any()]
+  told = [rows for rows in dealt if live_B[rows].any()] or dealt[:1]
+  return [take(rows) for rows in told]
 
 
 class Witnesses:

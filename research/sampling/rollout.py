@@ -140,6 +140,12 @@ def segment(
   }
 
 
+def masked(example: packing.Example) -> packing.Example:
+  """Returns a segment that teaches nothing and moves no other."""
+  none = np.full_like(example["group"], -1)
+  return example | {"mask": np.zeros_like(example["mask"]), "group": none}
+
+
 def behind(prompt: np.ndarray, said: engine.Completion) -> Spoken:
   """Returns tokens, mask and log-probs of a completion behind its prompt."""
   none, drawn = np.zeros(len(prompt)), np.ones(len(said.tokens))

@@ -13,6 +13,7 @@ from experiments.stages import reinforce
 from research.models import transformer
 from research.sampling import engine, rollout
 from research.types import Problem, TrainState, Trajectory, Verdict
+from tests.experiments import tiny
 from tests.experiments.reinforcing import built, killed, start, trained
 
 CALC = "research.environments.calculator"
@@ -87,10 +88,28 @@ def test_what_was_not_graded_goes_with_its_group(tmp_path, state):
   grader = lambda i: told.get(i, points(0))
   made, _ = sampler(tmp_path, grader, rollout={"refills": 0})
   trajectory, seen = made.sample(state, 0)
-  assert seen["kept"][0] == group
+  assert seen["kept"][0] == group - 1
   ids = np.asarray(trajectory.group_BT)
   masked = (ids == -1) & (np.asarray(trajectory.segments_BT) > 0)
   assert masked.any() and not np.asarray(trajectory.mask_BT)[masked].any()
+
+
+def test_groups_outside_of_a_band_are_masked_or_replaced(tmp_path, state):
+  """Of four groups of four one has a mean of 1/4, one of 3/4; two are alike."""
+  right = {0, 4, 5, 6}
+  grader = lambda i: points(i in right)
+  some = {"between": (0.5, 0.8), "problems": 4}
+  made, _ = sampler(tmp_path, grader, rollout=some)
+  trajectory, seen = made.sample(state, 0)
+  ids, live = map(np.asarray, (trajectory.group_BT, trajectory.segments_BT))
+  assert set(ids[live > 0].tolist()) == {-1, 0}
+  assert not np.asarray(trajectory.mask_BT)[ids == -1].any()
+  assert seen["kept"] == (4.0, 16.0)
+  many = some | {"refills": 1}
+  made, _ = sampler(tmp_path / "more", grader, rollout=many)
+  trajectory, seen = made.sample(state, 0)
+  assert groups_of(trajectory) == [0]  # and none in the second draw
+  assert seen["kept"] == (4.0, 32.0)
 
 
 def test_without_refills_all_is_kept(tmp_path, state):
@@ -230,6 +249,18 @@ def test_a_sample_is_spoken_as_it_is_packed():
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
   return start(tmp_path_factory.mktemp("run"))
+
+
+def test_a_step_whose_groups_are_all_outside_teaches_nothing(started, tmp_path):
+  """The run goes on, by the optimizer's weight decay alone, which is none."""
+  still = {"optimizer": tiny.optimizer(1e-3) | {"weight_decay": 0.0}}
+  outside = {"rollout": {"between": (0.99, 1.0)}}
+  lines, params = trained(tmp_path, started, **still, **outside)
+  assert len(lines) == 4 and not any(line["kept"] for line in lines)
+  cfg = built()
+  begun = student.load(cfg, started, "answer_only", student.make_mesh(cfg))
+  same = jax.tree.map(np.array_equal, params, jax.device_get(begun))
+  assert all(jax.tree.leaves(same))
 
 
 def test_several_updates_a_step_resume_to_the_bit(tmp_path, started):

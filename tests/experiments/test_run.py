@@ -1,12 +1,13 @@
 """What the program runs, writes down, says, and does not do twice."""
 
 import copy
+import importlib
 import json
 import pathlib
 
 import pytest
 
-from experiments import run
+from experiments import pools, run
 from tests.experiments import counted
 
 COUNTED = "tests/experiments/counted.py"
@@ -166,6 +167,25 @@ def test_every_recipe_has_a_plan(here, tmp_path, name):
     if not arg and "base.directory" in said:
       given = ["--config.base.directory=bytes"]  # a checkpoint's tokenizer
     assert here(tmp_path / "run", "--dry_run", *given, config=path) is None
+
+
+DRAWN = {f"research.tasks.{name}" for name in ("chain", "countdown")}
+DRAWN |= {"research.tasks.multiplication"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_a_small_recipe_asks_at_the_end_is_there(name):
+  """A task may end sooner, and would tell so when all has been trained."""
+  module = importlib.import_module(f"experiments.{name.replace('/', '.')}")
+  small = "`:small`" in (module.__doc__ or "")
+  if not small and "base.directory" in (module.__doc__ or ""):
+    pytest.skip("a published checkpoint's, without a small form")
+  config = module.get_config("small" if small else "").to_json()
+  plan = run.plan(json.loads(config))
+  suites = [s for _, c in plan.values() for s in getattr(c, "suites", ())]
+  for suite in suites:
+    if suite.problems.task in DRAWN and suite.problems.path is None:
+      assert pools.pool(suite.problems, suite.count, 0, {})
 
 
 @pytest.mark.slow

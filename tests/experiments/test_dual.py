@@ -115,10 +115,13 @@ def test_the_domain_is_read_and_the_teacher_heard_of_general_text(
     (batch, domain_B), _ = sides.draw(None, step)
     inputs[int(domain_B[0])] = batch, domain_B
 
+  teach(monkeypatch, other)
+  objective, frozen = dual._objective(config(), {}, None)
+  assert frozen[0] is None and frozen[1] is other
+  both = jax.jit(objective)
+
   def value(teacher, side):
-    teach(monkeypatch, teacher)
-    objective, frozen = dual._objective(config(), {}, None)
-    total, denominator, _ = jax.jit(objective)(params, frozen, inputs[side])
+    total, denominator, _ = both(params, [None, teacher], inputs[side])
     return float(total / denominator)
 
   plain = objectives.imitation(MODEL, supervised.loss)

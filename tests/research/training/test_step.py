@@ -53,12 +53,15 @@ def objective(mesh=None, model=MODEL):
   return objectives.imitation(model, supervised.loss, mesh)
 
 
+@functools.partial(jax.jit, static_argnames="microbatches")
+def accumulated(params, rows, microbatches):
+  return steps.accumulate(objective(), params, None, rows, microbatches)
+
+
 def gradients(rows, microbatches=1, params=None):
   """(gradients divided once, loss) of a batch."""
   params = params or transformer.init(MODEL, jax.random.key(0))
-  grads, total, count, _ = jax.jit(
-    functools.partial(steps.accumulate, objective(), microbatches=microbatches)
-  )(params, None, rows)
+  grads, total, count, _ = accumulated(params, rows, microbatches=microbatches)
   return jax.tree.map(lambda g: g / count, grads), total / count
 
 
@@ -252,7 +255,8 @@ def test_nothing_to_learn_is_no_division_by_zero():
   optimizer = optimizers.make(RATE, 20)
   params = transformer.init(MODEL, jax.random.key(0))
   state = steps.new_state(params, optimizer, jax.random.key(1))
-  _, told = steps.update(objective(), optimizer, state, rows, clip=1.0)
+  step = functools.partial(steps.update, objective(), optimizer, clip=1.0)
+  _, told = jax.jit(step)(state, rows)
   assert float(told["gradient_norm"][0]) == 0
   assert float(told["nonfinite"][0]) == 0
 

@@ -25,7 +25,7 @@ Command.  python -m experiments.run --workdir=runs/domain_medicine \
             --config.data_dir=DIR
           after experiments/configs/general_teacher.py has run. DIR holds
           gsm8k/, medquad/, openstax_ap2e/ and pubmedqa/.
-Cost.     Some 8 minutes of one CPU core, by a step's 0.9 s. `:test` takes one.
+Cost.     Five to six minutes of one CPU core a seed. `:test` takes one.
 Source.   Re-warming and replay: Ibrahim et al. 2024 (2403.08763). Forgetting:
           Chaudhry et al. 2018 (1801.10112). MedQuAD: Ben Abacha and
           Demner-Fushman 2019. PubMedQA: Jin et al. 2019 (1909.06146).

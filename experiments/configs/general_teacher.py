@@ -10,7 +10,7 @@ Command.  python -m experiments.run --workdir=runs/general_teacher \
             --config.data_dir=DIR
           DIR holds gsm8k/.
 Expected. experiments/results/distillation.md.
-Cost.     About 15 minutes of one CPU core.
+Cost.     13 minutes of one CPU core.
 Source.   GSM8K: Cobbe et al. 2021 (2110.14168).
 """
 

@@ -41,13 +41,16 @@ def table(summaries: list[dict[str, Any]], seeds: list[str]) -> str:
   """Returns a Markdown table: a line a figure, a column a seed.
 
   The brackets of a seed are that run's own 95 % interval over problems; those
-  of the last column are over seeds.
+  of the last column are over seeds. A figure that some run does not have, such
+  as a count of what never came, has no mean.
   """
   heads = ["figure", *(f"seed {s}" for s in seeds), "mean over seeds"]
   lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-  for name in summaries[0]:
-    values = [summary[name] for summary in summaries]
-    cells = [f"`{name}`", *map(_cell, values), _over_seeds(values)]
+  for name in dict.fromkeys(name for told in summaries for name in told):
+    values = [told[name] for told in summaries if name in told]
+    cells = [_cell(told[name]) if name in told else "" for told in summaries]
+    whole = _over_seeds(values) if len(values) == len(summaries) else ""
+    cells = [f"`{name}`", *cells, whole]
     lines.append("| " + " | ".join(cells) + " |")
   return "\n".join(lines)
 

@@ -24,7 +24,7 @@ Expected. experiments/results/reinforcement.md. With numbers up to 12 and seed 0
           the ledger of the first run called 0.25 of minus_times and 0.35 of
           plus_times weak, 0.02 of plus_plus, and none of minus_over, where
           nothing was ever solved.
-Cost.     About 15 minutes of one CPU core a seed.
+Cost.     8 to 9 minutes of one CPU core a seed.
 Source.   SwS (2506.08989), where the skills are mathematical domains, a model
           writes the problems, and both runs begin from the base.
 """

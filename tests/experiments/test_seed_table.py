@@ -15,6 +15,14 @@ def test_the_table():
   assert lines[3] == "| `b` | 1 | 3 | 2.000 [-10.706, 14.706] |"
 
 
+def test_a_figure_that_a_run_does_not_have():
+  """In any of them, the first too: no mean, and no other number's place."""
+  lines = seed_table.table([{"b": 1}, {"a": 2, "b": 3}], ["0", "7"])
+  rows = lines.splitlines()[2:]
+  assert rows[0].startswith("| `b` | 1 | 3 | 2.000 ")
+  assert rows[1] == "| `a` |  | 2 |  |"
+
+
 def test_the_interval_over_seeds_is_students():
   """Of 2, 3 and 4 by hand: 3 ± 4.303 / sqrt(3)."""
   low, high = seed_table.interval([2.0, 3.0, 4.0])

@@ -121,10 +121,12 @@ class Rollouts:
     rounds = 1 + (cfg.refills or 0)
     records: Records = []
     kept: list[packing.Example] = []
+    live = 0
     for number in range(rounds):
       told, examples = self._draw(state, step, step * rounds + number, number)
       records += told
-      kept += self._teaching(told, examples)
+      learned, count = self._teaching(told, examples)
+      kept, live = kept + learned, live + count
       if len(kept) >= cfg.problems * cfg.group:
         break
     metrics.write_rollouts(self._workdir, step, records)
@@ -133,8 +135,7 @@ class Rollouts:
         f"step {step}: the answers of all {rounds * cfg.problems} groups earn "
         "the same: take easier or harder problems, or larger groups"
       )
-    left = sum(int(e["group"][0]) >= 0 for e in kept)
-    return self._packed(kept), self._seen(records, left)
+    return self._packed(kept), self._seen(records, live)
 
   def _draw(
     self, state: TrainState, step: int, number: int, turn: int
@@ -206,19 +207,21 @@ class Rollouts:
 
   def _teaching(
     self, records: Records, examples: list[packing.Example]
-  ) -> list[packing.Example]:
-    """Returns what a draw is learned from: all of it, or its live groups.
+  ) -> tuple[list[packing.Example], int]:
+    """Returns what a draw is learned from, and how many are of live groups.
 
-    Without refills the others stay, masked.
+    All groups are, or those that may teach; without refills the others stay,
+    masked.
     """
     cfg = self._config.rollout
     if cfg.refills is None and cfg.between is None:
-      return examples
+      return examples, len(examples)
     live = _live(records, cfg.between)
-    pairs = zip(records, examples, strict=True)
+    flags = [record["group"] in live for record in records]
+    pairs = list(zip(examples, flags, strict=True))
     if cfg.refills is not None:
-      return [e for r, e in pairs if r["group"] in live]
-    return [e if r["group"] in live else rollout.masked(e) for r, e in pairs]
+      return [e for e, flag in pairs if flag], sum(flags)
+    return [e if flag else rollout.masked(e) for e, flag in pairs], sum(flags)
 
   def _packed(self, kept: list[packing.Example]) -> Trajectory:
     cfg = self._config.rollout

@@ -38,8 +38,8 @@ PAIRS = (
   ("corrected", "taught"),
 )
 STUDENTS = ("taught", "corrected", "read_on", "student", "from_start")
-# Whole answers in the place of 16 lines, so that no more tokens are sampled.
-WHOLE = 16 * score.LINE // _pair.NEW_TOKENS
+# Whole answers in the place of lines, so that no more tokens are sampled.
+WHOLE = score.BEGUN * score.LINE // _pair.NEW_TOKENS
 
 
 def get_config(arg: str = "") -> ConfigDict:

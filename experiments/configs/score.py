@@ -29,7 +29,7 @@ NEXT_LINE = "experiments.configs._next_line"
 # Steps. After 300 no attempt was right, after 400 one in ten; after 450 of
 # experiments/ablations/signals.py from half to nine of ten.
 TAUGHT, CORRECTED, REINFORCED = 450, 100, 40
-ATTEMPTED = 1_000
+ATTEMPTED, BEGUN = 1_000, 16  # products in all, beginnings a step
 LINE = 64  # the bytes of the longest line
 CONTEXT = 256  # a beginning, and the line behind it
 ROOM = 512  # tokens, behind a published template
@@ -75,7 +75,7 @@ def reinforce(start: str, test: bool, **rest: Any) -> dict[str, Any]:
     "problems": _pair.problems("train") | asked,
     "pool": 100_000,
     "rollout": {
-      "problems": 2 if test else 16,
+      "problems": 2 if test else BEGUN,
       "group": 4 if test else 8,
       "new_tokens": LINE,
       "length": _pair.LENGTH + LINE,

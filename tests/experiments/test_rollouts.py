@@ -88,7 +88,7 @@ def test_what_was_not_graded_goes_with_its_group(tmp_path, state):
   grader = lambda i: told.get(i, points(0))
   made, _ = sampler(tmp_path, grader, rollout={"refills": 0})
   trajectory, seen = made.sample(state, 0)
-  assert seen["kept"][0] == group - 1
+  assert seen["kept"][0] == group
   ids = np.asarray(trajectory.group_BT)
   masked = (ids == -1) & (np.asarray(trajectory.segments_BT) > 0)
   assert masked.any() and not np.asarray(trajectory.mask_BT)[masked].any()

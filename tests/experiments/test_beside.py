@@ -42,6 +42,7 @@ REFRESHED = {
   "advantage": {},
 }
 LAGGED = {"lag": 1}
+SLOW = ("prime", "refresh")
 ALL = {"ppo": PPO, "prime": PRIME, "refresh": REFRESHED, "lag": LAGGED}
 
 
@@ -50,11 +51,12 @@ def started(tmp_path_factory):
   return start(tmp_path_factory.mktemp("run"))
 
 
-# PRIME's model is held as PPO's critic is, and its kill is the slower one.
+# PRIME's model is held as PPO's critic is, and its kill is the slower one; a
+# reference that is refreshed is held as the policy is.
 @pytest.mark.parametrize(
   "changes",
   [
-    pytest.param(x, id=n, marks=pytest.mark.slow if n == "prime" else ())
+    pytest.param(x, id=n, marks=pytest.mark.slow if n in SLOW else ())
     for n, x in ALL.items()
   ],
 )

@@ -126,6 +126,7 @@ def test_a_judge_learns_what_is_right(tmp_path, changes):
   assert set(told["summary"]) == {"judge/accuracy", "judge/auc"}
 
 
+@pytest.mark.slow  # as preferences, drawn and held the same way
 def test_a_broken_run_ends_as_a_whole_one(tmp_path, monkeypatch):
   whole, _ = train(tmp_path / "whole")
   drawn = pools.of_step

@@ -263,6 +263,7 @@ def test_a_step_whose_groups_are_all_outside_teaches_nothing(started, tmp_path):
   assert all(jax.tree.leaves(same))
 
 
+@pytest.mark.slow  # test_beside kills a run of several updates, too
 def test_several_updates_a_step_resume_to_the_bit(tmp_path, started):
   told, params = trained(tmp_path / "whole", started)
   assert [line["step"] for line in told] == [0, 1, 2, 3]

@@ -114,7 +114,9 @@ def test_a_larger_teacher_of_the_same_tokens(here, recipe, teacher, tmp_path):
   assert about["vocab"] == 361  # of 368 and 384 rows
 
 
-@pytest.mark.parametrize("loss", ["aligned_spans", "universal"])
+@pytest.mark.parametrize(
+  "loss", ["aligned_spans", pytest.param("universal", marks=pytest.mark.slow)]
+)
 def test_a_teacher_of_other_tokens(here, recipe, teacher, tmp_path, loss):
   """The student reads bytes, the teacher its own tokens and template."""
   changes = {

@@ -40,7 +40,13 @@ def test_what_is_not_finite_or_in_few_bits_is_not_written(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("shape", [{"fsdp": 8}, {"fsdp": 2, "tensor": 4}])
+@pytest.mark.parametrize(
+  "shape",
+  [
+    pytest.param({"fsdp": 8}, marks=pytest.mark.slow),
+    {"fsdp": 2, "tensor": 4},
+  ],
+)
 def test_from_a_mesh_as_from_one_device(shape, tmp_path):
   """The same bytes, in several files, and loaded the same."""
   config = dataclasses.replace(GEMMA3, dtype="bfloat16")

@@ -1,6 +1,7 @@
 """One decoder: cached = whole, packed = alone, for each family's switches."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,11 @@ FAMILIES = {
   ),
 }
 
+# Out of jit each operation of the model would be compiled by itself.
+apply = jax.jit(transformer.apply, static_argnums=(0, 6))
 
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def noisy(cfg, seed=0):
   """Parameters with every bias and norm moved off its initial value."""
   params = transformer.init(cfg, jax.random.key(seed))
@@ -66,11 +71,9 @@ def test_prefill_and_decode_equal_the_whole_forward(family):
   cfg = FAMILIES[family]
   params = noisy(cfg)
   tokens, positions, segments = rows(2, 14)
-  whole, _, _ = transformer.apply(cfg, params, tokens, positions, segments)
+  whole, _, _ = apply(cfg, params, tokens, positions, segments)
   cache = transformer.empty_cache(cfg, 2, 20)
-  step = jax.jit(
-    lambda t, p, c: transformer.apply(cfg, params, t, p, None, c)[:2]
-  )
+  step = lambda t, p, c: apply(cfg, params, t, p, None, c)[:2]
   first, cache = step(tokens[:, :9], positions[:, :9], cache)
   parts = [first]
   for t in range(9, 14):
@@ -89,9 +92,9 @@ def test_packing_changes_nothing_and_leaks_nothing(family):
   tokens, _, _ = rows(1, 12)
   segments = jnp.array([[1] * 5 + [2] * 7])
   positions = jnp.array([[*range(5), *range(7)]])
-  run = lambda t: transformer.apply(cfg, params, t, positions, segments)[0]
+  run = lambda t: apply(cfg, params, t, positions, segments)[0]
   packed = run(tokens)
-  alone, _, _ = transformer.apply(
+  alone, _, _ = apply(
     cfg, params, tokens[:, 5:], positions[:, 5:], segments[:, 5:]
   )
   np.testing.assert_allclose(packed[:, 5:], alone, atol=1e-5)
@@ -106,14 +109,14 @@ def test_every_parameter_matters(family):
   tokens, positions, segments = rows(2, 14)
 
   def total(params):
-    hidden, _, _ = transformer.apply(cfg, params, tokens, positions, segments)
+    hidden, _, _ = apply(cfg, params, tokens, positions, segments)
     logits = jnp.einsum(
       "BTD,VD->BTV", hidden, transformer.unembedding(cfg, params)
     )
     return jnp.square(logits).sum()
 
   for path, grad in jax.tree_util.tree_leaves_with_path(
-    jax.grad(total)(noisy(cfg))
+    jax.jit(jax.grad(total))(noisy(cfg))
   ):
     assert np.abs(grad).max() > 1e-8, path
 
@@ -123,10 +126,8 @@ def test_remat_changes_no_gradient(remat):
   tokens, positions, segments = rows(2, 14)
 
   def grad(cfg):
-    total = lambda p: transformer.apply(cfg, p, tokens, positions, segments)[
-      0
-    ].sum()
-    return jax.grad(total)(noisy(cfg))
+    total = lambda p: apply(cfg, p, tokens, positions, segments)[0].sum()
+    return jax.jit(jax.grad(total))(noisy(cfg))
 
   kept = grad(TINY)
   redone = grad(dataclasses.replace(TINY, remat=remat))
@@ -141,12 +142,12 @@ def test_the_window_bounds_what_is_seen():
   embed = params["embed_VD"]
 
   def last(embed):
-    hidden, _, _ = transformer.apply(
+    hidden, _, _ = apply(
       cfg, params | {"embed_VD": embed}, tokens, positions, segments
     )
     return jnp.square(hidden[:, -1]).sum()
 
-  touched = np.abs(jax.grad(last)(embed)).sum(-1) > 0
+  touched = np.abs(jax.jit(jax.grad(last))(embed)).sum(-1) > 0
   seen = set(np.asarray(tokens[0, -5:]).tolist())
   assert set(np.flatnonzero(touched).tolist()) == seen
 
@@ -154,18 +155,18 @@ def test_the_window_bounds_what_is_seen():
 def test_features_are_the_stream_behind_each_layer():
   params = noisy(TINY)
   tokens, positions, segments = rows(1, 6)
-  out, _, kept = transformer.apply(
+  out, _, kept = apply(
     TINY, params, tokens, positions, segments, None, ("hidden",)
   )
   assert kept["hidden"].shape == (3, 1, 6, 32)
   shorter = dataclasses.replace(TINY, layers=2)
   cut = params | {"layers": jax.tree.map(lambda x: x[:2], params["layers"])}
-  _, _, fewer = transformer.apply(
+  _, _, fewer = apply(
     shorter, cut, tokens, positions, segments, None, ("hidden",)
   )
   np.testing.assert_array_equal(fewer["hidden"], kept["hidden"][:2])
   assert out.shape == (1, 6, 32)
-  _, _, all_of_them = transformer.apply(
+  _, _, all_of_them = apply(
     TINY, params, tokens, positions, segments, None, transformer.FEATURES
   )
   assert {n: x.shape[3:] for n, x in all_of_them.items()} == {
@@ -175,9 +176,7 @@ def test_features_are_the_stream_behind_each_layer():
     "v": (TINY.kv_heads, TINY.head_dim),
   }
   with pytest.raises(ValueError, match="no features"):
-    transformer.apply(
-      TINY, params, tokens, positions, segments, None, ("attention",)
-    )
+    apply(TINY, params, tokens, positions, segments, None, ("attention",))
 
 
 def test_decoding_makes_few_temporaries():
@@ -192,7 +191,7 @@ def test_decoding_makes_few_temporaries():
   size = sum(x.nbytes for x in jax.tree.leaves(cache))
   one = jnp.zeros((8, 1), jnp.int32)
   step = jax.jit(
-    lambda c, t: transformer.apply(cfg, params, t, t, None, c)[:2],
+    lambda c, t: apply(cfg, params, t, t, None, c)[:2],
     donate_argnums=0,
   )
   memory = step.lower(cache, one).compile().memory_analysis()
@@ -243,4 +242,4 @@ def test_float64_is_not_quietly_fp32():
   wide = dataclasses.replace(TINY, dtype="float64")
   tokens, positions, segments = rows(1, 4)
   with pytest.raises(ValueError, match="float64, which needs JAX_ENABLE_X64"):
-    transformer.apply(wide, {}, tokens, positions, segments)
+    apply(wide, {}, tokens, positions, segments)

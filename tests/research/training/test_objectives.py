@@ -38,13 +38,14 @@ def batch():
   return Batch(ids, weights, positions, jnp.ones((2, 9), jnp.int32))
 
 
-def value_and_grad(teacher_params, tokens=SHARED):
+@jax.jit
+def value_and_grad(teacher):
   objective = objectives.matching(
-    STUDENT, TEACHER, forward_kl.loss, tokens=tokens
+    STUDENT, TEACHER, forward_kl.loss, tokens=SHARED
   )
   student = transformer.init(STUDENT, jax.random.key(1))
-  total = lambda p: objective(p, teacher_params, batch())[0]
-  return jax.jit(jax.value_and_grad(total))(student)
+  total = lambda p: objective(p, teacher, batch())[0]
+  return jax.value_and_grad(total)(student)
 
 
 def test_rows_that_pad_a_vocabulary_say_nothing():
@@ -82,10 +83,9 @@ def test_a_teacher_says_how_likely_it_finds_each_token():
   own, other = (
     transformer.init(TEACHER, jax.random.key(key)) for key in (2, 3)
   )
+  both = jax.jit(jax.value_and_grad(lambda p, t: objective(p, t, batch())[0]))
   for frozen, equal in ((own, True), (other, False)):
-    total, grads = jax.value_and_grad(
-      lambda p: objective(p, frozen, batch())[0]
-    )(own)
+    total, grads = both(own, frozen)
     assert bool(total == 0) == equal
     assert bool(np.any(grads["embed_VD"])) != equal
 

@@ -134,9 +134,13 @@ def trained(name):
 
 
 NAMES = ("dpo", "pairwise", "outcome", "implicit", "process")
+FAST = ("dpo", "process")  # a policy beside its reference, and a scored one
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+  "name",
+  [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in NAMES],
+)
 def test_training_lowers_the_loss_and_parts_change_nothing(name):
   objective, params, inputs = trained(name)
 

@@ -33,6 +33,7 @@ from experiments.configs import _pair, _zero
 ALIKE = ("dr_grpo", "dapo", "gspo", "cispo", "rloo")  # H2, beside grpo
 COIN = {"task": "experiments.ablations._coin"}
 STEPS, WARM = 50, 300
+JUDGED = ("process_loss", "process_accuracy")  # of the reward models
 CONSTANT = {"length": _zero.ANSWER}
 BESIDE = {"optimizer": {"learning_rate": 1e-4, "schedule": "constant"}}
 STILL = {"optimizer": {"learning_rate": 1e-12, "schedule": "constant"}}
@@ -106,11 +107,15 @@ def get_config(arg: str = "") -> ConfigDict:
   metrics = ("reward", "entropy", "ratio_outside", "length", "gradient_norm")
   pairs = [("grpo", "coin"), ("prime", "untaught")]
   pairs += [(name, "grpo") for name in ALIKE]
-  return compare(arg, students, metrics, pairs)
+  judged = trend(test, ("prime", "untaught"), JUDGED)
+  return compare(arg, students, metrics, pairs, judged=judged)
 
 
-def compare(arg, students, metrics, pairs):
-  """Returns the run that reinforces such students from the weak start."""
+def compare(arg, students, metrics, pairs, **beside):
+  """Returns the run that reinforces such students from the weak start.
+
+  `beside` are stages before the last, by name.
+  """
   test = arg == "test"
   config = _pair.base(arg)
   answers = {"{annotate}/answers.jsonl": 1.0}
@@ -119,6 +124,7 @@ def compare(arg, students, metrics, pairs):
     "start": _pair.distill(answers, WARM, test, length=_zero.ROOM),
     **students,
     "trend": trend(test, students, metrics),
+    **beside,
     "evaluate": evaluate(test, students, pairs),
   }
   config.update(stages)

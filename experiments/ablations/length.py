@@ -11,13 +11,13 @@ A search may go on to 192 tokens; the longest that it read has about 170.
 
 Hypotheses. H1 A mean over each answer's own tokens blames long wrong answers
             less: the wrong answers of grpo are longer at the end than those of
-            dr_grpo.
+            dr_grpo, where both are wrong: dr_grpo - grpo, wrong_tokens < 0.
             H2 It is the mean that does it, not the std: those of by_token are
             within a tenth of dr_grpo's.
             H3 It costs nothing: dr_grpo - grpo > -0.02.
 Command.  python -m experiments.seeds --workdir=runs/length --seeds=0,1,2 \
             --config=experiments/ablations/length.py \
-            --figures='.*/(pass@1|length_wrong|truncated)' \
+            --figures='.*/wrong_tokens' \
             --out=experiments/results/reinforcement/length.md
 Expected. experiments/results/reinforcement.md.
 Source.   Dr.GRPO (2503.20783), where the wrong answers of a 1.5 B model grow on

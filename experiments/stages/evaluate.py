@@ -180,8 +180,8 @@ def run(
   """Evaluates every student on every suite; returns the lines of the summary.
 
   Names are prefix + student/metric, and for a pair
-  prefix + left_minus_right/pass@1. A reader's recall is that of the passages
-  which a solution quotes.
+  prefix + left_minus_right/pass@1 and wrong_tokens. A reader's recall is that
+  of the passages which a solution quotes.
   """
   mesh = student.make_mesh(config)
   seed, found = config.run.seed, {}
@@ -202,6 +202,6 @@ def run(
   for suite in config.suites:
     for left, right in config.pairs:
       sides = tables[suite.prefix, left], tables[suite.prefix, right]
-      name = f"{suite.prefix}{left}_minus_{right}/pass@1"
-      found[name] = measure.compare(*sides, 1, seed=seed)
+      for metric, value in measure.compare(*sides, seed=seed).items():
+        found[f"{suite.prefix}{left}_minus_{right}/{metric}"] = value
   return {"summary": found}

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from research.evaluation import intervals
 from research.evaluation.intervals import Interval
 from research.evaluation.pass_at_k import (
-  Grade,
   Sample,
   by_problem,
   excluded,
@@ -18,6 +17,7 @@ from research.evaluation.pass_at_k import (
   majorities,
   passes,
   truncations,
+  wrong_lengths,
 )
 
 
@@ -51,15 +51,16 @@ def measure(
 def compare(
   left: Sequence[Sample],
   right: Sequence[Sample],
-  k: int,
   *,
   seed: int,
-  grade: Grade = "verdict",
-) -> Interval:
-  """The paired difference left - right of pass@k on the same problems.
+) -> dict[str, Interval]:
+  """The paired differences left - right on the same problems, by metric.
 
-  A problem that one side could not score (its grading failed) is left out on
-  both, and `n` shows it. Raises ValueError where the problems differ.
+  `pass@1`, and `wrong_tokens`, the length of a wrong sample: of problems that
+  both got wrong, for whoever solves more is left with the harder ones; without
+  such a problem it is absent. A problem that one side could not score (its
+  grading failed) is left out on both, and `n` shows it. Raises ValueError
+  where the problems differ.
   """
   lone = sorted(by_problem(left).keys() ^ by_problem(right).keys())
   if lone:
@@ -67,7 +68,11 @@ def compare(
       f"compare: {len(lone)} problems are in one table only, such as "
       f"{lone[0]!r}; evaluate both checkpoints on the same problems"
     )
-  sides = [passes(side, k, grade=grade) for side in (left, right)]
-  both = sides[0].keys() & sides[1].keys()
-  kept = [{key: side[key] for key in both} for side in sides]
-  return intervals.paired(kept[0], kept[1], seed=seed)
+  of = {"pass@1": lambda side: passes(side, 1), "wrong_tokens": wrong_lengths}
+  found = {}
+  for metric, value in of.items():
+    a, b = value(left), value(right)
+    if both := a.keys() & b.keys():
+      kept = [{key: side[key] for key in both} for side in (a, b)]
+      found[metric] = intervals.paired(kept[0], kept[1], seed=seed)
+  return found

@@ -117,6 +117,12 @@ def lengths(samples: Sequence[Sample]) -> dict[str, float]:
   return _means(samples, lambda sample: float(sample["tokens"]))
 
 
+def wrong_lengths(samples: Sequence[Sample]) -> dict[str, float]:
+  """Each problem's mean number of tokens a wrong sample, where there is one."""
+  wrong = [s for s in samples if _kind(s, "verdict") in ("wrong", "unparsed")]
+  return lengths(wrong) if wrong else {}
+
+
 def excluded(samples: Sequence[Sample], *, grade: Grade = "verdict") -> int:
   """How many samples the grader failed on (timeout or error)."""
   return sum(_kind(sample, grade) in FAILED for sample in samples)

@@ -47,9 +47,17 @@ def forest(
   )
 
 
-def differences(rows: Sequence[Row]) -> Markup:
-  """Paired differences around zero; those that exclude it are drawn solid."""
-  cells = [(row, name, v) for row in rows for name, v in row.metrics.items()]
+def differences(rows: Sequence[Row], names: Sequence[str]) -> Markup:
+  """Paired differences around zero; those that exclude it are drawn solid.
+
+  Of the metrics `names`, which share a unit.
+  """
+  cells = [
+    (row, name, row.metrics[name])
+    for row in rows
+    for name in names
+    if name in row.metrics
+  ]
   ends = [
     end
     for _, _, value in cells
@@ -159,7 +167,7 @@ def _difference(frame: Frame, y: float, row: Row, name: str) -> Markup:
   ends = summary.interval(value)
   clear = ends is not None and (ends[0] > 0 or ends[1] < 0)
   number = summary.number(summary.mean(value), signed=True)
-  words = f"{row.suite}: {summary.label(row.student)}, {name}"
+  words = f"{row.suite}: {summary.label(row.student)}, {summary.words(name)}"
   return tag(
     "g",
     axes.text(8, y - 10, words, anchor="start", class_="over"),

@@ -138,15 +138,14 @@ def _results(rows: Sequence[Row]) -> Markup:
     for suite, group in _suites(students)
     if any(name in row.metrics for row in group for name in names)
   ]
-  paired = [row for row in rows if row.difference]
-  if paired:
-    forests.append(_panel("paired differences", plots.differences(paired)))
+  forests += _differences([row for row in rows if row.difference])
   note = (
     "Bars are 95 % intervals over problems (Wilson where each problem is a "
     "plain yes or no, else a bootstrap). pass@k is the unbiased estimate, "
     "maj@k the vote of k samples. Lenient takes any plausible answer from the "
     "text, strict the task's own format alone. Samples that the grader "
-    "failed on are excluded and counted, never scored as zero."
+    "failed on are excluded and counted, never scored as zero. Wrong tokens "
+    "are the lengths of wrong samples, of problems that both sides got wrong."
   )
   return join(
     tag("h2", "Results"),
@@ -155,6 +154,19 @@ def _results(rows: Sequence[Row]) -> Markup:
     tag("p", note, class_="note"),
     _folded("every metric", _table(rows, every)) if every != chief else "",
   )
+
+
+def _differences(rows: Sequence[Row]) -> list[Markup]:
+  """A panel a unit: rates together, and every other metric by itself."""
+  names = summary.metrics(rows)
+  units = {n: "rates" if _is_rate(n) else summary.words(n) for n in names}
+  return [
+    _panel(
+      f"paired differences, {unit}",
+      plots.differences(rows, [n for n in names if units[n] == unit]),
+    )
+    for unit in dict.fromkeys(units.values())
+  ]
 
 
 def _is_rate(name: str) -> bool:

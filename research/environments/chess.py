@@ -16,7 +16,9 @@ import dataclasses
 import functools
 import random
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent import futures
 from typing import Any
 
 import chess
@@ -176,8 +178,21 @@ def _program() -> str:
 
 @functools.cache
 def _engine() -> chess.engine.SimpleEngine:
-  """The one engine of this process."""
-  engine = chess.engine.SimpleEngine.popen_uci(_program())
+  """The one engine of this process, which ends with it.
+
+  A thread waits for what the engine says. Python would wait for that thread
+  before it closes the engine, were it not the child of a daemon.
+  """
+  started: futures.Future = futures.Future()
+
+  def start() -> None:
+    try:
+      started.set_result(chess.engine.SimpleEngine.popen_uci(_program()))
+    except Exception as error:
+      started.set_exception(error)
+
+  threading.Thread(target=start, daemon=True).start()
+  engine = started.result()
   engine.configure({"Threads": 1, "Hash": 16})
   atexit.register(engine.close)
   return engine

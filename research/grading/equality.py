@@ -223,20 +223,28 @@ def _same(gold: str, answer: str, decide: _Decide) -> bool:
     return bool(gold.strip())
   if max(len(gold), len(answer)) > LONGEST_TEXT:
     return False
+  if max(notation.depth(gold), notation.depth(answer)) > notation.DEEPEST:
+    return notation.compact(gold) == notation.compact(answer)
   one, other = notation.bare(_stated(gold)), notation.bare(_stated(answer))
   return _same_bare(*notation.assigned(one, other), decide)
 
 
 def _same_bare(one: str, other: str, decide: _Decide) -> bool:
   """Whether two bare answers are one."""
+  one, other = notation.alone(one), notation.alone(other)
   known = _known(one, other)
   if known is not None:
     return known
   left, right = notation.parts(one), notation.parts(other)
   if left and right:
     return _same_parts(left, right, decide)
+  if (left or right) and (quantity.read(one) or quantity.read(other)):
+    return False
   if not (notation.readable(one) and notation.readable(other)):
     return False
+  value = notation.last_side(other) if "=" not in one else ""
+  if value and _same_bare(one, notation.bare(value), decide):
+    return True
   if notation.only_solved(one, other) or notation.only_solved(other, one):
     return False
   return decide(one, other)

@@ -4,7 +4,7 @@ r"""Finding the final answer in a completion; nothing here reads its meaning.
 `tagged` take those of others. Each looks at the *last* marker only: an empty
 or unterminated one means no answer and never falls back to an earlier one.
 `lenient` takes any marker and else the last number, to tell a lack of format
-from a lack of skill.
+from a lack of skill. None of them reads what stands in a comment.
 """
 
 import re
@@ -27,7 +27,7 @@ def conclusion(text: str) -> str:
 
 def strict(text: str) -> str | None:
   """What stands on the last line that begins with `####`."""
-  found = _HASHES.findall(conclusion(text))
+  found = _HASHES.findall(_without_comments(conclusion(text)))
   return (found[-1].strip() or None) if found else None
 
 
@@ -47,10 +47,15 @@ def boxed(text: str) -> str | None:
 
 
 def tagged(text: str) -> str | None:
-  """The content of the last `<answer>...</answer>`; may span lines."""
-  _, found, rest = conclusion(text).rpartition("<answer>")
-  inside, closed, _ = rest.partition("</answer>")
-  return (inside.strip() or None) if found and closed else None
+  """The content of the one `<answer>...</answer>`; may span lines.
+
+  Of several none counts: who lists answers has given none.
+  """
+  after = conclusion(text)
+  if after.count("<answer>") != 1 or "<answer>" not in _without_comments(after):
+    return None
+  inside, closed, _ = after.partition("<answer>")[2].partition("</answer>")
+  return (inside.strip() or None) if closed else None
 
 
 def last_number(text: str) -> str | None:
@@ -70,7 +75,7 @@ def marked(text: str) -> str | None:
   None where there is no marker; the empty string where the last one holds
   nothing readable, which is not the same as having none.
   """
-  after = conclusion(text)
+  after = _without_comments(conclusion(text))
   readers = {"####": _inline, "\\boxed": boxed, "<answer>": tagged}
   last = max(readers, key=after.rfind)
   return (readers[last](after) or "") if last in after else None
@@ -88,7 +93,8 @@ def _inline(text: str) -> str | None:
 
 
 _PHRASE = re.compile(
-  r"\banswer(?:\s+(?:to|of|for)\b[^.\n]{0,80}?)?(?:\s+is\b|\*{0,2}\s*(?:=|:))"
+  r"\b(?:answer|(?:correct|right|best)\s+(?:option|choice))"
+  r"(?:\s+(?:to|of|for)\b[^.\n]{0,80}?)?(?:\s+is\b|\*{0,2}\s*(?:=|:))"
   r"(?:\s+(?:therefore|thus|simply|then)\b)?\s*:?\s*(?:\*\*)?",
   re.IGNORECASE,
 )
@@ -97,18 +103,28 @@ _ENDS = re.compile(
   r"\$(?:\\.|[^$\\\n]){1,100}\$"
   r"|\.(?=\s|$|<)|,?\s+(?:because|since|as shown)\b|</answer>|\n"
 )
+# `\boxed 5` holds one token.
+_LOOSE = re.compile(r"[ \t]*([0-9A-Z])(?![0-9A-Za-z])|[ \t]+([0-9]+)")
 _MARKERS = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])|(?<!#)####(?!#)|<answer>")
 _COMMENTS = re.compile(
   r"<!--.*?(?:-->|\Z)"
   r"|\\begin\s*\{comment\}.*?(?:\\end\s*\{comment\}|\Z)"
   r"|\\iffalse\b.*?(?:\\fi\b|\Z)"
   r"|^[ \t]*%[^\n]*|^\[//\]:[^\n]*"
-  r"|(?<=[^\\\d\s])[ \t]+%[^\n]*",
+  r"|(?<=[}>])[ \t]+%[^\n]*",
   re.DOTALL | re.MULTILINE,
 )
-_FENCED = re.compile(r"^```[^\n]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
-_CODE_COMMENT = re.compile(r"(?:^|(?<=\s))(?:#(?!##)|//)[^\n]*", re.MULTILINE)
-_VALUE = re.compile(r"[0-9\\$]|^\W*[A-Ja-z]\W*$")
+_FENCED = re.compile(
+  r"^```([^\n]*)\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE
+)
+# A fence without a language may hold an answer after `####`, too.
+_CODE_COMMENT = re.compile(r"(?:^|(?<=\s))(?:#|//)[^\n]*", re.MULTILINE)
+_BARE_COMMENT = re.compile(r"(?:^|(?<=\s))(?:#(?!##)|//)[^\n]*", re.MULTILINE)
+# What begins with a value: "the answer is independent of $n$" holds none.
+_VALUE = re.compile(
+  r"\W*(?:(?:approximately|about|exactly|simply|indeed|just|now)\s+)?"
+  r"(?:[-+.({\[]*[0-9\\$]|[A-Ja-z]\W*$|[a-zA-Z]\w*\s*=)"
+)
 _WORD = re.compile(r"[A-Za-z]{3}")
 _LETTER_LINE = re.compile(r"[\s*(]*([A-J])[\s*).:]*")
 _LETTERS = re.compile(r"[A-J](?:\W+(?:and\W+|or\W+)?[A-J])+", re.IGNORECASE)
@@ -147,7 +163,7 @@ def _spots(text: str) -> list[tuple[str, int, int]]:
   line = last.get("####")
   if line and len(last) > 1 and _WORD.search(_content(text, *line) or ""):
     del last["####"]
-  if last and not any(_VALUE.search(_content(text, *s) or "") for s in said):
+  if last and not any(_VALUE.match(_content(text, *s) or "") for s in said):
     said = []
   return [*last.values(), *said]
 
@@ -155,9 +171,10 @@ def _spots(text: str) -> list[tuple[str, int, int]]:
 def _content(text: str, kind: str, start: int, end: int) -> str | None:
   """What a marker holds."""
   if kind == "boxed":
-    return boxed("\\boxed" + text[end:])
+    loose = _LOOSE.match(text, end)
+    return (loose[1] or loose[2]) if loose else boxed("\\boxed" + text[end:])
   if kind == "<answer>":
-    return tagged(text[start:]) if text.count("<answer>") == 1 else None
+    return tagged(text)
   if kind == "####":
     return text[end:].partition("\n")[0].strip() or None
   said = text[end:].lstrip()
@@ -176,5 +193,6 @@ def _all_choices(found: str) -> bool:
 
 def _without_comments(text: str) -> str:
   """The text that a reader sees; a comment that never ends hides the rest."""
-  text = _FENCED.sub(lambda m: _CODE_COMMENT.sub("", m[0]), text)
+  comment = lambda m: _CODE_COMMENT if m[1].strip() else _BARE_COMMENT
+  text = _FENCED.sub(lambda m: comment(m).sub("", m[0]), text)
   return _COMMENTS.sub("", text)

@@ -19,17 +19,25 @@ class _Unable(BaseException):
   """The tests want something that the two processes cannot exchange."""
 
 
+# UnicodeError cannot be made of a message.
+_NEVER = AssertionError | UnicodeError | StopIteration | StopAsyncIteration
+
+
 class _Lost(BaseException):
   """The program does not answer any more, or not as agreed."""
 
 
 def _error(name: str, message: str) -> Exception:
-  """The builtin error of a name; that a test failed is not for it to say."""
+  """The builtin error of a name.
+
+  That a test failed is not for it to say, nor that a loop over its answers is
+  at an end.
+  """
   kind = getattr(builtins, name, None)
   if (
     isinstance(kind, type)
     and issubclass(kind, Exception)
-    and not issubclass(kind, AssertionError | UnicodeError)
+    and not issubclass(kind, _NEVER)
   ):
     return kind(message)
   return RuntimeError(f"{name}: {message}")

@@ -6,7 +6,10 @@ normalising look-alikes would make right answers out of texts that hold none.
 """
 
 import dataclasses
+import itertools
 import re
+
+from research.grading import extract
 
 # Longer answers, and deeper ones, are compared letter by letter only.
 LONGEST, DEEPEST = 1000, 40
@@ -36,14 +39,48 @@ _WRAPPERS = [
     r"\\\[((?:(?!\\\]).)+)\\\]",
     r"\\\(((?:(?!\\\)).)+)\\\)",
     r"\*\*([^*]+)\*\*",
-    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|boldsymbol|mathit)"
-    r"\s*\{([^{}]*)\}",
   )
 ]
-_TEXT = re.compile(
-  r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mathbf|mbox|operatorname)\s*"
-  r"\{([^{}]*)\}"
+FACES = (
+  r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|math(?:rm|bf|it|sf|tt)|mbox"
+  r"|boldsymbol|bold|bm|emph|underline|operatorname)"
 )
+# A typeface around the whole, and a colour before it.
+_FACE = re.compile(rf"{FACES}\s*(?=\{{)")
+_COLOUR = re.compile(r"^\\(?:text)?color\s*\{[^{}]*\}\s*")
+_TRAILING = re.compile(r"(?:(?<!\\)[.,;\s]|\\[,;:!]|\\\\$)+$")
+_RADICAL = re.compile(r"√\s*([0-9]+)")
+# `1{,}000`, `1,\!000`: no comma of a list is set so.
+_SET_THOUSANDS = re.compile(
+  r"(?<![0-9])[0-9]{1,3}(?:(?:\{,\}|,\s*\\!)\s*[0-9]{3})+(?![0-9])"
+)
+_THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
+_GROUP = re.compile(r"(?<!\\)\{[^{}()\[\]]*\}")
+_ROW_GAP = re.compile(r"(\\\\)\s*\[\s*-?[0-9.]+\s*(?:pt|mm|cm|em|ex|in)\s*\]")
+_MODULUS = (
+  r"\(\s*(?:\\text\s*\{\s*mod\s*\}|\\bmod|\\mod|mod)\s*([0-9a-z]+)\s*\)"
+  r"|\\[bp]?mod\s*\{?([0-9a-z]+)\}?$"
+)
+# What is written in several ways, in the one that the algebra reads.
+_SPELLED = [
+  (re.compile(pattern), name)
+  for pattern, name in (
+    (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+    (r"(\\sqrt\s*(?:\[[^\[\]]*\])?)\s*([0-9]{2,})", r"\1{\2}"),
+    (r"\\varnothing(?![a-zA-Z])", r"\\emptyset "),
+    (r"\\(?:dots|cdots|dotsc)(?![a-zA-Z])", r"\\ldots "),
+    (r"\\mathbb\s*([A-Z])(?![a-zA-Z])", r"\\mathbb{\1}"),
+    (r"\\colon(?![a-zA-Z])|\{:\}", ":"),
+    (r"\\(?:lor|vee)(?![a-zA-Z])", r"\\text{ or }"),
+    (r"\\bigcup(?![a-zA-Z])", r"\\cup "),
+    (r"\\lbrack(?![a-zA-Z])", "["),
+    (r"\\rbrack(?![a-zA-Z])", "]"),
+    (r"\\lg(?![a-zA-Z])", r"\\log_{10} "),
+    (r"\\(?:blacksquare|square|checkmark|qed)\s*$", ""),
+    (_MODULUS, r"\\pmod{\1\2}"),
+  )
+]
+_TEXT = re.compile(rf"{FACES}\s*\{{([^{{}}]*)\}}")
 _AND = re.compile(
   r"\s*(?:,\s*)?(?:\\text\s*\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)"
 )
@@ -65,26 +102,66 @@ _CONDITION = re.compile(
 
 def bare(text: str) -> str:
   """The answer without what only dresses it; blank where nothing is left."""
-  text = text.translate(_ASCII).replace("...", r"\ldots ").strip()
-  for _ in range(4):  # wrappers stand within each other
-    before = text
-    text = text.strip().rstrip(".,;").strip()
-    for wrapper in _WRAPPERS:
-      if match := wrapper.fullmatch(text):
-        text = match[1]
-    if text == before:
-      break
+  text = _RADICAL.sub(r"\\sqrt{\1}", text).translate(_ASCII)
+  text = _rows(_undressed(text.replace("...", r"\ldots ")))
   # `\\` before a space ends the row of a matrix, and is no spacing.
-  text = re.sub(r"\\\\", "\x00", text)
+  text = text.replace(r"\\", "\x00")
+  text = _SET_THOUSANDS.sub(_digits, text).replace(r"\!", "")
   text = _SPACES.sub(" ", text).replace("\x00", r"\\ ")
-  text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
-  text = re.sub(r"(?<=[0-9])\{,\}(?=[0-9])", ",", text)
-  text = re.sub(r"\\?\$", "", text)
+  for pattern, name in _SPELLED:
+    text = pattern.sub(name, text)
+  text = _ungrouped(re.sub(r"\\?\$", "", text))
   text = _NAMED.sub(r"\1", _CONDITION.sub(r"\2", text))
   text = re.sub(r"^\s*\\approx(?![a-z])", "", text)
   if not _RELATION.search(text):
     text = _AND.sub(",", text)
   return text.strip().rstrip(".,;").strip()
+
+
+def _undressed(text: str) -> str:
+  """The text without dollars, typefaces and a full stop around it."""
+  for _ in range(4):  # wrappers stand within each other
+    before = text
+    text = _unfaced(_TRAILING.sub("", text.strip()))
+    for wrapper in _WRAPPERS:
+      if match := wrapper.fullmatch(text):
+        text = match[1]
+    if text == before:
+      break
+  return text
+
+
+def _rows(text: str) -> str:
+  """A matrix without the gaps between its rows, empty rows and phantoms."""
+  text = _ROW_GAP.sub(r"\1", text)
+  text = re.sub(r"(?:\\\\\s*){2,}", lambda m: r"\\ ", text)
+  return re.sub(r"\\[hv]?phantom\s*(?:\{[^{}]*\}|[^{}\\])", "", text)
+
+
+def _digits(match: re.Match) -> str:
+  return re.sub("[^0-9]", "", match[0])
+
+
+def _ungrouped(text: str) -> str:
+  """The text without the commas of thousands, where they are no list's.
+
+  Between brackets they are a list's, but for those of one `\\frac{}` or so.
+  """
+  text = re.sub(r"(?<=[0-9])\{,\}(?=[0-9])", ",", text)
+  if re.search(r"[(\[]|\\\{", text):
+    return _GROUP.sub(lambda m: _THOUSANDS.sub(_digits, m[0]), text)
+  if re.search(r",(?![0-9]{3}(?![0-9]))", text):
+    return text
+  return _THOUSANDS.sub(_digits, text)
+
+
+def _unfaced(text: str) -> str:
+  """The text without a typeface or a colour that is around all of it."""
+  text = _COLOUR.sub("", text)
+  face = _FACE.match(text)
+  inside = extract.boxed(rf"\boxed{text[face.end() :]}") if face else None
+  whole = face and inside is not None and inside == text[face.end() + 1 : -1]
+  return inside if whole else text
 
 
 def readable(text: str) -> bool:
@@ -100,11 +177,13 @@ def readable(text: str) -> bool:
   # No answer writes out 10^100000, and to try would only take its time.
   if re.search(r"\^\W*[0-9]{5}", text):
     return False
-  depth = deepest = 0
-  for character in text:
-    depth += (character in "{([") - (character in "})]")
-    deepest = max(deepest, depth)
-  return deepest <= DEEPEST
+  return depth(text) <= DEEPEST
+
+
+def depth(text: str) -> int:
+  """How deeply brackets of any kind are nested."""
+  steps = ((c in "([{") - (c in ")]}") for c in text)
+  return max(itertools.accumulate(steps, initial=0))
 
 
 def compact(text: str) -> str:
@@ -114,6 +193,10 @@ def compact(text: str) -> str:
   return re.sub(r"(?<!\\)\{(\w)\}", r"\1", text)
 
 
+_OPERATOR = re.compile(
+  r"\\(?:[dtc]?frac|sqrt|cdot|times|div|[dt]?binom|pi|left|right|log|ln)"
+  r"(?![a-zA-Z])"
+)
 _SUBSCRIPT = re.compile(r"_\s*\{[^{}]*\}")
 
 
@@ -125,10 +208,27 @@ def only_solved(equation: str, other: str) -> bool:
   left, equals, _ = _SUBSCRIPT.sub("", equation).partition("=")
   if not equals or "=" in other or _RELATION.search(equation + other):
     return False
-  letters = re.search(r"[a-zA-Z]", _TEXT.sub("", left))
+  letters = re.search(r"[a-zA-Z]", _OPERATOR.sub("", _TEXT.sub("", left)))
   return bool(letters and re.search(r"^\s*[0-9]|[-+]", _TEXT.sub("", left)))
 
 
+def alone(text: str) -> str:
+  """What is in a set of one; any other text as it is."""
+  found = parts(text)
+  if found and found.opening == "\\{" and len(found.items) == 1:
+    return bare(found.items[0])
+  return text
+
+
+def last_side(text: str) -> str:
+  """What equations end on; blank for none, a list of them, and a case."""
+  if _RELATION.search(text) or parts(text) or _CASE.search(text):
+    return ""
+  _, equals, value = text.rpartition("=")
+  return value.strip() if equals else ""
+
+
+_CASE = re.compile(r"\b(?:if|when|where|for|and|or|not)\b")
 _ASSIGNS = re.compile(
   r"\s*(?:[a-zA-Z](?:_(?:\w|\{\w+\}))?|[a-zA-Z]\([a-z]\))\s*=(?!=)"
 )

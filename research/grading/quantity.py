@@ -4,6 +4,8 @@ import dataclasses
 import re
 from fractions import Fraction
 
+from research.grading.notation import FACES
+
 
 @dataclasses.dataclass(frozen=True)
 class Value:
@@ -138,10 +140,24 @@ _NO_UNITS = {
   "mod", "and", "or", "not", "inf", "infinity", "nan", "i", "e", "is", "to",
 }  # fmt: skip
 _UNIT = re.compile(
-  r"(?:\s*\\(?:text(?:rm|bf)?|mathrm|mbox|operatorname)\s*\{([^{}0-9]*)\}"
+  rf"(?:\s*{FACES}\s*\{{([^{{}}0-9]*)\}}"
   r"|(?:(?<=[0-9}).])|(?<=\\pi)(?=\s))(?P<gap>\s*)"
   r"(?P<words>[a-zA-Z][a-zA-Z.]*(?:[ /]+[a-zA-Z][a-zA-Z.]*)*))"
   r"\s*(?P<power>\^\s*\{?\s*[23]\s*\}?)?$"
+)
+# `\text{m}/\text{s}^{2}`, `\mathrm{N}\cdot\mathrm{m}`, `\mathrm{m/s^2}`,
+# `\frac{\text{m}}{\text{s}}`.
+_RAISED = r"(?:\^\s*(?:\{\s*-?\s*[1-9]\s*\}|-?\s*[1-9]))"
+_ATOM = rf"(?:{FACES}\s*\{{[a-zA-Z.\s/]*{_RAISED}?\s*\}}\s*{_RAISED}?)"
+_COMPOUND = re.compile(
+  rf"\s*(?:{_ATOM}(?:\s*(?:/|\\cdot|\\times|\*)?\s*{_ATOM})+"
+  rf"|\\frac\s*\{{\s*{_ATOM}\s*\}}\s*\{{\s*{_ATOM}\s*\}}"
+  rf"|{FACES}\s*\{{[a-zA-Z.\s/]*[a-zA-Z]\s*{_RAISED}[a-zA-Z.\s/]*"
+  rf"{_RAISED}?\s*\}})\s*$"
+)
+_ORDINAL = re.compile(
+  r"(?<=[0-9])\s*(?:\^\s*\{?)?\s*(?:"
+  rf"{FACES}\s*\{{\s*)?(?:st|nd|rd|th)\s*\}}?\s*\}}?$"
 )
 _DEGREES = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree)\s*[CF]?$")
 _ANGLE = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
@@ -151,6 +167,10 @@ def _unitless(text: str) -> tuple[str, str]:
   """A text without the unit at its end, and that unit; "" where it has none."""
   if (match := _DEGREES.search(text)) and not _ANGLE.search(text):
     return text[: match.start()].strip(), "degree"
+  if match := _ORDINAL.search(text):
+    return text[: match.start()].strip(), "ordinal"
+  if (match := _COMPOUND.search(text)) and text[: match.start()].strip():
+    return text[: match.start()].strip(), _compound(match[0])
   match = _UNIT.search(text)
   if not match:
     return text, ""
@@ -161,10 +181,16 @@ def _unitless(text: str) -> tuple[str, str]:
       return text, ""
   named = (words or match[1] or "").strip().strip(".").lower()
   rest = text[: match.start()].strip()
-  if not rest or named in ("and", "or"):
+  if not rest or set(named.split()) & _NO_UNITS:
     return text, ""
   power = re.sub(r"[^23]", "", match["power"] or "")
   return rest, _ALIASES.get(named, named) + power
+
+
+def _compound(text: str) -> str:
+  """A unit of several, by the names that each of them has."""
+  plain = re.sub(rf"{FACES}|[\s{{}}^~]|\\cdot|\\frac", "", text).lower()
+  return re.sub("[a-z]+", lambda m: _ALIASES.get(m[0], m[0]), plain)
 
 
 def _are_units(names: list[str], gap: bool) -> bool:
@@ -187,7 +213,8 @@ def units_differ(one: str, other: str) -> bool:
   """Whether both have a unit that is known, and not the same."""
   a, b = _unitless(one)[1], _unitless(other)[1]
   known = {*_ALIASES.values()}
-  return a != b and a.rstrip("23") in known and b.rstrip("23") in known
+  named = [set(re.findall("[a-z]+", unit)) for unit in (a, b)]
+  return a != b and all(names and names <= known for names in named)
 
 
 _BASED = re.compile(r"([0-9][0-9a-zA-Z]{0,99})_\{?([0-9]{1,2})\}?")

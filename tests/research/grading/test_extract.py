@@ -56,7 +56,11 @@ def test_boxed(text, answer):
   ("text", "answer"),
   [
     ("<answer>5</answer>", "5"),
-    ("<answer>4</answer><answer>5</answer>", "5"),
+    ("<answer>5</answer><answer>5</answer>", None),
+    ("<answer>4</answer><answer>5</answer>", None),
+    ("<answer><answer>5</answer></answer>", None),
+    ("<!-- <answer>5</answer> -->", None),
+    ("<answer>x % y</answer>", "x % y"),  # no comment: it is the answer
     ("<answer>\n1 2\n3 4\n</answer>", "1 2\n3 4"),
     ("<answer></answer>", None),
     ("<answer>4</answer> <answer>5", None),
@@ -150,6 +154,8 @@ def test_lenient(text, answer):
     (r"\begin{comment}\boxed{5}\end{comment}", None),
     (r"\iffalse \boxed{5} \fi", None),
     ("```python\n# \\boxed{5}\n// the answer is 5\n```", None),
+    ("```python\n#### 5\n```", None),
+    ("```\n#### 5\n```", "5"),
     ("[//]: # (the answer is 5)", None),
     (r"A rise of 50% gives \boxed{5}", "5"),
     (r"A rise of 50 % gives \boxed{5}", "5"),
@@ -195,4 +201,4 @@ def test_long_junk_is_read_in_no_time(text):
     read(text)
   extract.final_answer(text)
   extract.final_answer(rf"\boxed{{{text}}}")
-  assert time.monotonic() - start < 2
+  assert time.monotonic() - start < 5  # linear, on a busy machine

@@ -267,6 +267,36 @@ def test_an_answer_inside_unfinished_thinking_is_none(supply):
   assert task.reward(problem, f"<think>5</think>{text}").kind == "correct"
 
 
+COMMENTS = (
+  "<!-- {} -->",
+  "<!--\n{}\n-->",
+  "<!--\n{}\n-->\nThe answer is 71390174.5",
+  "\\begin{{comment}}\n{}\n\\end{{comment}}",
+  "\\iffalse\n{}\n\\fi",
+  "```python\n# {}\n```",
+)
+
+
+@pytest.mark.parametrize("comment", COMMENTS)
+def test_an_answer_in_a_comment_earns_nothing(supply, comment):
+  task, take = supply
+  if task.__name__.split(".")[-1] in PROGRAMS:
+    pytest.skip("what stands between the fences of a program is run")
+  for problem in take(_home(task), n=5):
+    text = task.answer_text(problem).replace("<answer>", "# <answer>")
+    hidden = comment.format(text)
+    assert task.reward(problem, hidden).value == 0.0, hidden
+
+
+def test_the_prompt_said_again_earns_nothing(supply):
+  """Its own example, too, where it has one."""
+  task, take = supply
+  for problem in take(_home(task), n=50):
+    assert task.reward(problem, problem.prompt).value == 0.0
+    text = f"{problem.prompt}\n{problem.prompt}"
+    assert task.reward(problem, text).value == 0.0
+
+
 @pytest.mark.parametrize(
   "junk", ["", " ", "\n####", "<answer></answer>", "####"]
 )

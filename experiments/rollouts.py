@@ -43,7 +43,8 @@ class Rollout:
 
   `rows` answers are sampled at a time, of at most `new_tokens` tokens, and
   packed into rows of `length`. One that is cut off is graded like any, or earns
-  zero, or is masked like one whose grading failed. With `refills` only groups
+  zero, or is masked: it is graded, and counts in its group, but nothing is
+  learned from it (DeepCoder's overlong filter). With `refills` only groups
   whose rewards differ are kept, and so often at most others are drawn in the
   place of the rest (DAPO's dynamic sampling). With `between`, two rewards,
   groups whose rewards are alike, or whose mean is not between the two, teach
@@ -131,10 +132,7 @@ class Rollouts:
         break
     metrics.write_rollouts(self._workdir, step, records)
     if not kept:
-      raise ValueError(
-        f"step {step}: the answers of all {rounds * cfg.problems} groups earn "
-        "the same: take easier or harder problems, or larger groups"
-      )
+      raise ValueError(f"step {step}: {_why_none(records)}")
     return self._packed(kept), self._seen(records, live)
 
   def _draw(
@@ -157,7 +155,14 @@ class Rollouts:
       for i, record in enumerate(map(self._raised, told))
     ]
     pairs = zip(spoken, records, strict=True)
-    return records, [rollout.segment(*s, r, int(state.step)) for s, r in pairs]
+    return records, [self._segment(s, r, int(state.step)) for s, r in pairs]
+
+  def _segment(
+    self, spoken: rollout.Spoken, record: dict[str, Any], version: int
+  ) -> packing.Example:
+    made = rollout.segment(*spoken, record, version)
+    cut = self._config.rollout.truncated == "masked" and record["truncated"]
+    return rollout.unheard(made) if cut else made
 
   def _answer(
     self, state: TrainState, problems: Sequence[Problem], number: int
@@ -200,10 +205,8 @@ class Rollouts:
 
   def _cut(self, record: dict[str, Any]) -> dict[str, Any]:
     """Returns the reward of an answer that was cut off, where it is another."""
-    how = self._config.rollout.truncated
-    if how == "graded" or not record["truncated"] or record["reward"] is None:
-      return {}
-    return {"reward": 0.0 if how == "zero" else None}
+    zero = self._config.rollout.truncated == "zero" and record["truncated"]
+    return {"reward": 0.0} if zero and record["reward"] is not None else {}
 
   def _teaching(
     self, records: Records, examples: list[packing.Example]
@@ -267,6 +270,20 @@ class Rollouts:
     least = ways * self._config.microbatches * self._parts
     eighth = -(-cfg.problems * cfg.group // 8)
     return -(-eighth // least) * least
+
+
+def _why_none(records: Records) -> str:
+  """Returns why nothing can be learned from any group, and what helps."""
+  groups_ = len({record["group"] for record in records})
+  if all(record["reward"] is None for record in records):
+    return (
+      f"no answer of all {groups_} groups could be graded: see why in the "
+      "verdicts of its rollouts"
+    )
+  return (
+    f"the answers of all {groups_} groups earn the same, or are not of the "
+    "wanted mean: take easier or harder problems, or larger groups"
+  )
 
 
 def _earning(bonus: Bonus) -> Callable[[str], float]:

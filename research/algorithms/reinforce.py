@@ -2,7 +2,8 @@
 
 The gradient of E[R] is E[sum_t (R - b) grad log pi(y_t)] for any b that does
 not know of the sample. Here b is the mean reward of the batch's other samples,
-whatever their prompts; `research.algorithms.rloo` has a baseline a prompt. With
+whatever their prompts, and so another where groups are filtered;
+`research.algorithms.rloo` has a baseline a prompt, which is not. With
 `beta` R is less beta k1 of the whole answer, see research.reference_kl.
 """
 

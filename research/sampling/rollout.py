@@ -140,10 +140,15 @@ def segment(
   }
 
 
+def unheard(example: packing.Example) -> packing.Example:
+  """Returns a segment that teaches nothing; its group has its reward still."""
+  return example | {"mask": np.zeros_like(example["mask"])}
+
+
 def masked(example: packing.Example) -> packing.Example:
   """Returns a segment that teaches nothing and moves no other."""
   none = np.full_like(example["group"], -1)
-  return example | {"mask": np.zeros_like(example["mask"]), "group": none}
+  return unheard(example) | {"group": none}
 
 
 def behind(prompt: np.ndarray, said: engine.Completion) -> Spoken:
@@ -192,7 +197,7 @@ def summarise(
 
   Samples whose grading failed count under `ungraded` and nowhere else but in
   the lengths, which are those of all samples, cut off or not; wrong is what is
-  not correct.
+  not correct. `reward_std` is that of all rewards.
   """
   graded = [r for r in records if r["reward"] is not None]
   n, m = float(len(records)), float(len(graded))
@@ -204,6 +209,11 @@ def summarise(
   return {
     "accuracy": (float(len(right)), m),
     "reward": (sum(r["reward"] for r in graded), m),
+    "reward_std": (
+      float(np.std([r["reward"] for r in graded] or [0])),
+      min(m, 1),
+    ),
+    "timeout": (float(sum(r["verdict"] == "timeout" for r in graded)), m),
     "length": (float(sum(r["tokens"] for r in records)), n),
     "length_correct": (float(sum(right)), float(len(right))),
     "length_wrong": (float(sum(wrong)), float(len(wrong))),

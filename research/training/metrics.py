@@ -24,6 +24,7 @@ _Path = str | os.PathLike[str]
 EQUAL_GROUPS = 0.9
 TRUNCATED = 0.3
 UNPARSED = 0.5
+UNGRADED = 0.05
 ENTROPY_LOW = 0.02
 ENTROPY_RISE = 2.0
 RATIO_OUTSIDE = 0.05
@@ -67,10 +68,11 @@ def degenerate_groups(
   """Counts groups whose rewards are all equal: (such groups, all groups).
 
   The pair is itself the metric `degenerate_groups`. One entry a sample; leave
-  out samples whose grading failed.
+  out samples whose grading failed. A sample alone is no group.
   """
   rewards_B, group_B = np.asarray(rewards_B), np.asarray(group_B)
-  groups = np.unique(group_B)
+  groups, counts = np.unique(group_B, return_counts=True)
+  groups = groups[counts > 1]
   equal = sum(np.ptp(rewards_B[group_B == g]) == 0 for g in groups)
   return int(equal), len(groups)
 
@@ -80,15 +82,17 @@ def diagnose(
 ) -> list[str]:
   """Says in one line each what smells in a step's means.
 
-  Reads the shares `degenerate_groups`, `truncated`, `unparsed` and
-  `ratio_outside` (token ratios outside [0.9, 1.1]), the count `too_long` and,
-  beside a `reward`, `entropy` in nats, each where present; `start` holds the
-  means of the run's first step.
+  Reads the shares `degenerate_groups`, `truncated`, `unparsed`, `ungraded`,
+  `timeout` and `ratio_outside` (token ratios outside [0.9, 1.1]), the count
+  `too_long` and, beside a `reward`, `entropy` in nats, each where present;
+  `start` holds the means of the run's first step.
   """
   shares = (
     ("degenerate_groups", EQUAL_GROUPS, "of groups have equal rewards"),
     ("truncated", TRUNCATED, "of samples are cut off at the length limit"),
     ("unparsed", UNPARSED, "of samples hold no answer that can be read"),
+    ("ungraded", UNGRADED, "of samples could not be graded: the grader fails"),
+    ("timeout", UNGRADED, "of samples were graded for too long, and earn 0"),
     ("ratio_outside", RATIO_OUTSIDE, "of token ratios lie outside [0.9, 1.1]"),
   )
   lines = [

@@ -58,19 +58,33 @@ def first(tmp_path_factory, started):
 
 
 NOTHING = {
-  "no answer can be graded": (Verdict("error", None), "ungraded"),
-  "all groups are equal": (Verdict("correct", 1.0), "degenerate_groups"),
-  "no reward is a number": (Verdict("correct", float("nan")), "ungraded"),
+  "no answer can be graded": (
+    Verdict("error", None),
+    "ungraded",
+    "100 % of samples could not be graded",
+  ),
+  "all groups are equal": (
+    Verdict("correct", 1.0),
+    "degenerate_groups",
+    "100 % of groups have equal rewards",
+  ),
+  "no reward is a number": (
+    Verdict("correct", float("nan")),
+    "ungraded",
+    "100 % of samples could not be graded",
+  ),
 }
 
 
-@pytest.mark.parametrize("verdict, told", NOTHING.values(), ids=NOTHING)
+@pytest.mark.parametrize("verdict, told, words", NOTHING.values(), ids=NOTHING)
 def test_nothing_to_learn_from_moves_nothing(
-  tmp_path, started, first, monkeypatch, verdict, told
+  tmp_path, started, first, monkeypatch, capsys, verdict, told, words
 ):
   graded(monkeypatch, lambda problem, text: verdict)
   said, params = trained(tmp_path, started, **PLAIN)
   assert [line[told] for line in said] == [1.0] * 4
+  shown = capsys.readouterr()
+  assert words in " ".join((shown.out + shown.err).split())
   assert moved(params, first) == 0
 
 

@@ -1,5 +1,6 @@
 """What a step learns from: refills, minibatches, references, episodes."""
 
+import dataclasses
 import itertools
 import json
 import types
@@ -146,23 +147,47 @@ def test_rows_that_fill_up_make_no_update():
     assert min(live[p].sum() for p in dealt) >= 1
 
 
-def cut(records, how, tmp_path, state):
-  """Rewards of samples of which every other one was cut off."""
-  made, _ = sampler(
-    tmp_path, lambda i: points(i + 1), rollout={"truncated": how}
+@pytest.mark.parametrize("how", ["graded", "zero", "masked"])
+def test_what_was_cut_off(how, tmp_path, state, monkeypatch):
+  """Every other answer; masked, it is of its group but nothing is learned."""
+  monkeypatch.setattr(engine, "complete", cutting(engine.complete))
+  made, cfg = sampler(
+    tmp_path, lambda i: points(i % 3), rollout={"truncated": how}
   )
-  return [made._cut(r) for r in records]
-
-
-@pytest.mark.parametrize(
-  "how, wanted",
-  [("graded", {}), ("zero", {"reward": 0.0}), ("masked", {"reward": None})],
-)
-def test_what_was_cut_off(how, wanted, tmp_path, state):
-  records = [
-    {"truncated": x, "reward": y} for x, y in ((1, 1.0), (0, 1.0), (1, None))
+  trajectory, seen = made.sample(state, 0)
+  path = next((tmp_path / "rollouts").iterdir())
+  records = [json.loads(row) for row in path.read_text().splitlines()]
+  rewards = [
+    0.0 if how == "zero" and i % 2 else float(i % 3)
+    for i in range(len(records))
   ]
-  assert cut(records, how, tmp_path, state) == [wanted, {}, {}]
+  assert [r["reward"] for r in records] == rewards
+  assert seen["ungraded"][0] == 0 and seen["reward"][0] == sum(rewards)
+  assert groups_of(trajectory) == list(range(cfg.rollout.problems))
+  late = np.asarray(trajectory.truncated_BT) > 0
+  assert late.any() and (np.asarray(trajectory.group_BT)[late] >= 0).all()
+  heard = np.asarray(trajectory.mask_BT)[late].any()
+  assert heard == (how != "masked")
+
+
+def cutting(complete):
+  """An engine whose every other answer is said to be cut off."""
+
+  def cut(*args, **how):
+    said = complete(*args, **how)
+    return [
+      dataclasses.replace(one, truncated=bool(i % 2))
+      for i, one in enumerate(said)
+    ]
+
+  return cut
+
+
+def test_that_no_answer_can_be_graded_is_said(tmp_path, state):
+  failed = lambda i: Verdict("error", None)
+  made, _ = sampler(tmp_path, failed, rollout={"refills": 1})
+  with pytest.raises(ValueError, match="could be graded"):
+    made.sample(state, 0)
 
 
 def test_bonuses_raise_what_was_graded(tmp_path, state):

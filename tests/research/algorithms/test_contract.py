@@ -95,6 +95,25 @@ def test_a_failed_grading_moves_no_other(module):
   np.testing.assert_allclose(found[0] / found[1], wanted[0] / wanted[1], 1e-6)
 
 
+@every
+def test_a_filtered_group_shifts_no_other_advantage(module):
+  """REINFORCE alone has a baseline of other prompts, and says so."""
+  ids = sorted({x[2] for row in ROWS for x in row} - {-1})
+  rollout, _ = packed()
+  wanted = np.asarray(module.advantage(rollout))
+  for group in ids:
+    gone = [
+      [(*x[:2], -1 if x[2] == group else x[2], x[3]) for x in row]
+      for row in ROWS
+    ]
+    fewer, _ = packed(gone)
+    kept = np.isin(rollout.group_BT, [i for i in ids if i != group])
+    kept &= rollout.mask_BT > 0
+    found = np.asarray(module.advantage(fewer))
+    same = np.allclose(found[kept], wanted[kept], rtol=1e-6)
+    assert same == (module is not BY_NAME["reinforce"])
+
+
 def own(rollout, x):
   """What an array holds of each answer, in an order of their own."""
   at = answers(rollout)

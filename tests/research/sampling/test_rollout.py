@@ -122,19 +122,22 @@ def test_a_failed_grader_is_no_zero_reward():
   np.testing.assert_array_equal(advantage, 0)  # each group is of one mind
   seen = rollout.summarise(records)
   assert seen["reward"] == (1.0, 3.0) and seen["ungraded"] == (1.0, 4.0)
-  assert seen["degenerate_groups"] == (2.0, 2.0)
+  assert seen["degenerate_groups"] == (1.0, 1.0)  # one alone is no group
 
 
 def test_the_summary_counts_truncated_answers_in_the_length():
   records, _ = sampled(
-    [RIGHT, WRONG, Verdict("unparsed", 0.0), WRONG], COMPLETIONS
+    [RIGHT, Verdict("timeout", 0.0), Verdict("unparsed", 0.0), WRONG],
+    COMPLETIONS,
   )
   seen = rollout.summarise(records)
+  assert seen["timeout"] == (1.0, 4.0)
   assert seen["length"] == (10.0, 4.0) and seen["truncated"] == (1.0, 4.0)
   assert seen["length_correct"] == (2.0, 1.0)
   assert seen["length_wrong"] == (8.0, 3.0)
   assert seen["accuracy"] == (1.0, 4.0)
   assert seen["unparsed"] == (1.0, 4.0)
+  assert seen["reward_std"] == (np.std([1, 0, 0, 0]), 1.0)
   assert seen["degenerate_groups"] == (1.0, 2.0)
 
 

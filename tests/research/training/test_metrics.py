@@ -56,6 +56,7 @@ def test_degenerate_groups_counts_23_of_25_and_says_so():
   rewards[[0, 40]] = 0.5
   pair = metrics.degenerate_groups(rewards, group)
   assert pair == (23, 25)
+  assert metrics.degenerate_groups([0.0, 1.0], [0, 1]) == (0, 0)  # of one each
   means = metrics.mean({"degenerate_groups": pair})
   assert means == {"degenerate_groups": 0.92}
   assert metrics.diagnose(means) == ["92 % of groups have equal rewards"]
@@ -66,6 +67,8 @@ def test_degenerate_groups_counts_23_of_25_and_says_so():
   [
     ({"truncated": 0.4}, None, "cut off"),
     ({"unparsed": 1.0}, None, "100 % of samples hold no answer"),
+    ({"ungraded": 1.0}, None, "100 % of samples could not be graded"),
+    ({"timeout": 0.1}, None, "graded for too long"),
     ({"ratio_outside": 0.06}, None, "ratios"),
     ({"reward": 0, "entropy": 0.01}, {"entropy": 1.0}, "collapsed"),
     ({"reward": 0, "entropy": 3.1}, {"entropy": 1.0}, "from 1.00 to 3.10"),
@@ -81,6 +84,7 @@ def test_diagnose_is_silent_on_a_healthy_step():
   means = {
     "degenerate_groups": 0.5,
     "truncated": 0.02,
+    "ungraded": 0.01,
     "unparsed": 0.1,
     "ratio_outside": 0.01,
     "reward": 0.5,

@@ -7,8 +7,9 @@ need no algebra, and pairs that do. With --fuzz that many texts are made from
 the corpus of tests/golden/grading by a seeded mutator, and graded; what breaks
 a rule is told, with the text, and the program fails. The rules: nothing raises;
 nothing takes more than a second of a core (algebra: its limit); a text
-equals itself; equality without algebra is the same both ways; no code is
-compiled, no file opened, no process started by a text.
+equals itself; equality without algebra is the same both ways, but for an
+equation, which answers the value that it ends on; no code is compiled, no file
+opened, no process started by a text.
 """
 
 import collections
@@ -24,7 +25,8 @@ from collections.abc import Iterator
 from absl import app, flags
 
 from experiments.bench import _table
-from research.grading import equality, extract
+from research.grading import blocks, equality, expression, extract
+from research.rewards import form, language
 
 _FUZZ = flags.DEFINE_integer("fuzz", 0, "How many texts to make.")
 _SEED = flags.DEFINE_integer("seed", 0, "What the mutator is seeded by.")
@@ -40,6 +42,12 @@ TOKENS = (
   "-", "/", "*", "**", ".", "\\\\", "&", "0", "1", "9", "e", "i", "x", "\n",
   " ", "\\pi", "\\infty", "\\cup", "\\pm", "cm", "nan", "\u0665", "\uff15",
   "\u2212", "\u00bd", "\u00b2", "\u200b", "<think>", "</think>", "`" * 3,
+)  # fmt: skip
+UNICODE = (*range(0xD800), *range(0xE000, 0x110000))  # all but surrogates
+# All that rewards read a text by, but for `blocks.program`, which compiles it.
+READERS = (
+  extract.final_answer, extract.strict, extract.tagged, extract.lenient,
+  blocks.fenced, expression.parse, form.bonus, language.bonus,
 )  # fmt: skip
 # What a text could only bring about by being run.
 DEEDS = {
@@ -63,7 +71,7 @@ def mutated(text: str, rng: random.Random, corpus: list[str]) -> str:
     elif change == 3:
       text = text[:to] + text[at:to] * rng.randrange(4) + text[to:]
     elif change == 4:
-      text = text[:at] + chr(rng.randrange(0xD800)) + text[to:]
+      text = text[:at] + chr(rng.choice(UNICODE)) + text[to:]
     elif change == 5:
       text = f"\\boxed{{{text}}}"
     elif rng.random() < 0.01:
@@ -88,7 +96,8 @@ def faults(text: str, other: str, watch: Watch) -> Iterator[str]:
   start = time.thread_time()
   watch.on = True
   try:
-    extract.final_answer(text)
+    for read in READERS:
+      read(text)
     own = equality.plainly(text, text)
     there, back = equality.plainly(text, other), equality.plainly(other, text)
   except Exception as error:
@@ -98,7 +107,9 @@ def faults(text: str, other: str, watch: Watch) -> Iterator[str]:
     watch.on = False
   if own is not True and text.strip():
     yield "is not equal to itself"
-  if None not in (there, back) and there != back:
+  equation = lambda x: "=" in (extract.final_answer(x) or x)
+  one_way = equation(text) != equation(other)  # it answers its value
+  if None not in (there, back) and there != back and not one_way:
     yield f"is equal one way only to {other!r}"
   if (taken := time.thread_time() - start) > LATE:
     yield f"takes {taken:.1f} s"

@@ -133,7 +133,8 @@ def grade(
   Numbers, and what is built of them, are compared exactly and at once; the
   rest goes to a process that is killed after `seconds` of work on this answer.
   Of an inequality and its interval, as math-verify has it, the gold says the
-  form: an interval answers an inequality, and not the other way round.
+  form: an interval answers an inequality, and not the other way round. So does
+  an equation answer the value that it ends on.
   One that takes longer is worth nothing ("timeout"); where the grader itself
   fails, or the gold is blank, the verdict is "error" and has no value.
   """

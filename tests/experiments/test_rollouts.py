@@ -301,6 +301,20 @@ def test_several_updates_a_step_resume_to_the_bit(tmp_path, started):
   jax.tree.map(np.testing.assert_array_equal, params, same)
 
 
+def test_trainer_and_sampler_share_a_temperature(tmp_path, started):
+  """A policy that was not updated since has ratios of 1, at 0.5 as well."""
+  plain = {"epochs": 1, "minibatches": 1, "before": "sampler"}
+  plain |= {"algorithm": {"name": "research.algorithms.grpo", "args": {}}}
+  plain |= {"reference": None, "advantage": {}}
+  still = {"optimizer": {"learning_rate": 1e-30, "schedule": "constant"}}
+  said, _ = trained(
+    tmp_path, started, rollout={"temperature": 0.5}, **plain | still
+  )
+  for line in said:
+    assert abs(line["ratio_min"] - 1) < 1e-4 > abs(line["ratio_max"] - 1)
+    assert line["mismatch_kl"] < 1e-6
+
+
 def test_a_penalty_holds_the_policy(tmp_path, started):
   """Far from nothing, beta moves the update; kl is that of whole answers."""
   free, params = trained(tmp_path / "free", started)

@@ -44,11 +44,6 @@ TOKENS = (
   "\u2212", "\u00bd", "\u00b2", "\u200b", "<think>", "</think>", "`" * 3,
 )  # fmt: skip
 UNICODE = (*range(0xD800), *range(0xE000, 0x110000))  # all but surrogates
-# All that rewards read a text by, but for `blocks.program`, which compiles it.
-READERS = (
-  extract.final_answer, extract.strict, extract.tagged, extract.lenient,
-  blocks.fenced, expression.parse, form.bonus, language.bonus,
-)  # fmt: skip
 # What a text could only bring about by being run.
 DEEDS = {
   "compile", "exec", "open", "os.system", "os.exec", "os.fork", "import",
@@ -91,13 +86,25 @@ class Watch:
       self.deeds.append(f"{event}{args}"[:200])
 
 
+def _read(text: str) -> str:
+  """The answer, or the text; read by all that rewards read a text by.
+
+  But for `blocks.program`, which compiles it.
+  """
+  for read in (extract.strict, extract.tagged, extract.lenient, blocks.fenced):
+    read(text)
+  expression.parse(text)
+  for bonus in (form.bonus, language.bonus):
+    bonus(text)
+  return extract.final_answer(text) or text
+
+
 def faults(text: str, other: str, watch: Watch) -> Iterator[str]:
   """The rules that grading two texts without algebra breaks."""
   start = time.thread_time()
   watch.on = True
   try:
-    for read in READERS:
-      read(text)
+    said = _read(text), _read(other)
     own = equality.plainly(text, text)
     there, back = equality.plainly(text, other), equality.plainly(other, text)
   except Exception as error:
@@ -107,8 +114,8 @@ def faults(text: str, other: str, watch: Watch) -> Iterator[str]:
     watch.on = False
   if own is not True and text.strip():
     yield "is not equal to itself"
-  equation = lambda x: "=" in (extract.final_answer(x) or x)
-  one_way = equation(text) != equation(other)  # it answers its value
+  # An equation answers its value.
+  one_way = len({"=" in answer for answer in said}) == 2
   if None not in (there, back) and there != back and not one_way:
     yield f"is equal one way only to {other!r}"
   if (taken := time.thread_time() - start) > LATE:

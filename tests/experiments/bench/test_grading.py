@@ -47,12 +47,16 @@ PLANTED = {
   "not equal to itself": (equality, "plainly", lambda a, b: False),
   "one way only": (equality, "plainly", lambda a, b: a <= b),
   "takes": (extract, "final_answer", lambda text: busy(1.1)),
-  "compile": (extract, "final_answer", lambda text: compile("1", "", "eval")),
+  "compile": (
+    extract,
+    "final_answer",
+    lambda text: compile("1", "", "eval") and None,
+  ),
   "open": (extract, "final_answer", lambda text: open("/dev/null").close()),
   "subprocess.Popen": (
     extract,
     "final_answer",
-    lambda text: subprocess.run([sys.executable, "-S", "-c", ""], check=True),
+    lambda text: subprocess.call([sys.executable, "-S", "-c", ""]) or None,
   ),
 }
 

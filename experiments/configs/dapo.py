@@ -11,8 +11,9 @@ Cost.     `:small`: five minutes of a core; `:test`: half a minute.
 Source.   Yu et al. 2025 (2503.14476) and its script in verl: 1e-6 after 10
           steps, decay 0.1, clip 0.2 and 0.28, no KL; 512 problems with 16
           answers each, minibatches of 32 problems, 10 refills at most; answers
-          of 20,480 tokens, the last 4,096 of them punished. The number of
-          steps is ours.
+          of 20,480 tokens, the last 4,096 of them punished. A refill is of as
+          many problems as a step (the script draws 1,536 at once), and the
+          number of steps is ours.
 """
 
 from typing import Any

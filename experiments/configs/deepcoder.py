@@ -12,7 +12,8 @@ Expected. Published: LiveCodeBench 60.6. Not run here.
 Cost.     `:small`, on countdown: five minutes of a core; `:test`: a minute.
 Source.   Luo et al. 2025 (DeepCoder, its scripts): clip 0.2 and 0.28, no KL, no
           entropy bonus, what is cut off is masked, 8 answers each, 16,384 then
-          32,768 tokens. 1e-6, 64 problems and the numbers of steps are ours.
+          32,768 tokens. 1e-6, T = 1, 64 problems and the numbers of steps are
+          ours.
 """
 
 from typing import Any

@@ -13,7 +13,8 @@ Source.   Cui et al. 2025 (2502.01456): RLOO on process and outcome rewards,
           problems, 3,072 tokens, of problems with accuracy in 0.2 to 0.8. Its
           reward model is updated before it judges a rollout; here after, which
           the source found as good. Its code also divides process rewards by the
-          largest of a batch, and whitens advantages; that is not here.
+          largest of a batch, and whitens advantages; that is not here. Four
+          refills at most is ours.
 """
 
 from typing import Any

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import itertools
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -158,13 +157,10 @@ def test_no_stockfish(monkeypatch):
     game.problems("train", 0, opponent="stockfish")
 
 
-@pytest.mark.skipif(
-  "PITH_DATA" not in os.environ, reason="PITH_DATA is not set"
-)
-def test_real_puzzles_are_legal_games():
+def test_real_puzzles_are_legal_games(data_dir):
   """The solutions of Lichess's puzzles are read as moves, one by one."""
-  path = pathlib.Path(os.environ["PITH_DATA"], "chess")
-  with (path / "lichess_puzzles_sample.csv").open() as file:
+  path = data_dir / "chess" / "lichess_puzzles_sample.csv"
+  with path.open() as file:
     rows = list(csv.DictReader(file))
   for row in rows:
     state = started(row["FEN"])

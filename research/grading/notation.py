@@ -55,6 +55,9 @@ _SET_THOUSANDS = re.compile(
   r"(?<![0-9])[0-9]{1,3}(?:(?:\{,\}|,\s*\\!)\s*[0-9]{3})+(?![0-9])"
 )
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
+_NUMBER = re.compile(
+  r"[-+]?(?:[0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{3})+)(?:\.[0-9]+)?"
+)
 _GROUP = re.compile(r"(?<!\\)\{[^{}()\[\]]*\}")
 _ROW_GAP = re.compile(r"(\\\\)\s*\[\s*-?[0-9.]+\s*(?:pt|mm|cm|em|ex|in)\s*\]")
 _MODULUS = (
@@ -103,7 +106,10 @@ _CONDITION = re.compile(
 def bare(text: str) -> str:
   """The answer without what only dresses it; blank where nothing is left."""
   text = _RADICAL.sub(r"\\sqrt{\1}", text).translate(_ASCII)
-  text = _rows(_undressed(text.replace("...", r"\ldots ")))
+  text = _undressed(text.replace("...", r"\ldots "))
+  if _NUMBER.fullmatch(text):  # most are, and need nothing of what follows
+    return text.replace(",", "")
+  text = _rows(text)
   # `\\` before a space ends the row of a matrix, and is no spacing.
   text = text.replace(r"\\", "\x00")
   text = _SET_THOUSANDS.sub(_digits, text).replace(r"\!", "")

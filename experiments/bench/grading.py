@@ -86,17 +86,14 @@ class Watch:
       self.deeds.append(f"{event}{args}"[:200])
 
 
-def _read(text: str) -> str:
-  """The answer, or the text; read by all that rewards read a text by.
-
-  But for `blocks.program`, which compiles it.
-  """
+def _read(text: str) -> None:
+  """All that rewards read a text by; `blocks.program` alone compiles it."""
+  extract.final_answer(text)
   for read in (extract.strict, extract.tagged, extract.lenient, blocks.fenced):
     read(text)
   expression.parse(text)
   for bonus in (form.bonus, language.bonus):
     bonus(text)
-  return extract.final_answer(text) or text
 
 
 def faults(text: str, other: str, watch: Watch) -> Iterator[str]:
@@ -104,7 +101,8 @@ def faults(text: str, other: str, watch: Watch) -> Iterator[str]:
   start = time.thread_time()
   watch.on = True
   try:
-    said = _read(text), _read(other)
+    _read(text)
+    said = equality.stated(text), equality.stated(other)
     own = equality.plainly(text, text)
     there, back = equality.plainly(text, other), equality.plainly(other, text)
   except Exception as error:

@@ -185,7 +185,7 @@ _MATH = re.compile(
 _LINK = re.compile(r"\s*(?:,|,?\s*and|,?\s*or|,?\s*\\cup)\s*")
 
 
-def _stated(text: str) -> str:
+def stated(text: str) -> str:
   """The part of a text that states the answer; the text where none stands out.
 
   That is a marker's content, or the last formula of a sentence together with
@@ -226,7 +226,7 @@ def _same(gold: str, answer: str, decide: _Decide) -> bool:
     return False
   if max(notation.depth(gold), notation.depth(answer)) > notation.DEEPEST:
     return notation.compact(gold) == notation.compact(answer)
-  one, other = notation.bare(_stated(gold)), notation.bare(_stated(answer))
+  one, other = notation.bare(stated(gold)), notation.bare(stated(answer))
   return _same_bare(*notation.assigned(one, other), decide)
 
 

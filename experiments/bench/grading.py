@@ -42,6 +42,7 @@ TOKENS = (
   "-", "/", "*", "**", ".", "\\\\", "&", "0", "1", "9", "e", "i", "x", "\n",
   " ", "\\pi", "\\infty", "\\cup", "\\pm", "cm", "nan", "\u0665", "\uff15",
   "\u2212", "\u00bd", "\u00b2", "\u200b", "<think>", "</think>", "`" * 3,
+  "\\text{a} ", "\\mathrm{m}", "\\cdot",
 )  # fmt: skip
 UNICODE = (*range(0xD800), *range(0xE000, 0x110000))  # all but surrogates
 # What a text could only bring about by being run.
@@ -112,8 +113,9 @@ def faults(text: str, other: str, watch: Watch) -> Iterator[str]:
     watch.on = False
   if own is not True and text.strip():
     yield "is not equal to itself"
-  # An equation answers its value.
-  one_way = len({"=" in answer for answer in said}) == 2
+  # An equation answers its value, and not the other way.
+  one, two = ("=" in answer for answer in said)
+  one_way = (there and two and not one) or (back and one and not two)
   if None not in (there, back) and there != back and not one_way:
     yield f"is equal one way only to {other!r}"
   if (taken := time.thread_time() - start) > LATE:

@@ -188,7 +188,7 @@ def _engine() -> chess.engine.SimpleEngine:
   def start() -> None:
     try:
       started.set_result(chess.engine.SimpleEngine.popen_uci(_program()))
-    except Exception as error:
+    except BaseException as error:  # else nobody hears of it
       started.set_exception(error)
 
   threading.Thread(target=start, daemon=True).start()

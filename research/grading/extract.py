@@ -1,10 +1,12 @@
 r"""Finding the final answer in a completion; nothing here reads its meaning.
 
 `strict` takes the project's own format, a line `#### answer`, and `boxed` and
-`tagged` take those of others. Each looks at the *last* marker only: an empty
-or unterminated one means no answer and never falls back to an earlier one.
+`tagged` take those of others. Each looks at the *last* marker only (`tagged`
+wants one): an empty or unterminated one means no answer and never falls back to
+an earlier one.
 `lenient` takes any marker and else the last number, to tell a lack of format
-from a lack of skill. None of them reads what stands in a comment.
+from a lack of skill. What rewards read, `strict`, `tagged` and `final_answer`,
+is never a comment's.
 """
 
 import re
@@ -52,8 +54,11 @@ def tagged(text: str) -> str | None:
   Of several none counts: who lists answers has given none.
   """
   after = conclusion(text)
-  if after.count("<answer>") != 1 or "<answer>" not in _without_comments(after):
+  seen = _without_comments(after)
+  if seen.count("<answer>") != 1:
     return None
+  # An answer `x % y` is none of LaTeX's comments.
+  after = after if after.count("<answer>") == 1 else seen
   inside, closed, _ = after.partition("<answer>")[2].partition("</answer>")
   return (inside.strip() or None) if closed else None
 
@@ -84,7 +89,9 @@ def marked(text: str) -> str | None:
 def lenient(text: str) -> str | None:
   """The answer of the marker that stands last; without any, the last number."""
   found = marked(text)
-  return last_number(conclusion(text)) if found is None else found or None
+  if found is not None:
+    return found or None
+  return last_number(_without_comments(conclusion(text)))
 
 
 def _inline(text: str) -> str | None:
@@ -103,20 +110,18 @@ _ENDS = re.compile(
   r"\$(?:\\.|[^$\\\n]){1,100}\$"
   r"|\.(?=\s|$|<)|,?\s+(?:because|since|as shown)\b|</answer>|\n"
 )
-# `\boxed 5` holds one token.
-_LOOSE = re.compile(r"[ \t]*([0-9A-Z])(?![0-9A-Za-z])|[ \t]+([0-9]+)")
+# `\boxed 5` holds what stands alone before the line's end.
+_LOOSE = re.compile(r"[ \t]*([0-9]+|[A-Z])(?=[.$)\s]*(?:\Z|\n))")
 _MARKERS = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])|(?<!#)####(?!#)|<answer>")
 _COMMENTS = re.compile(
   r"<!--.*?(?:-->|\Z)"
   r"|\\begin\s*\{comment\}.*?(?:\\end\s*\{comment\}|\Z)"
   r"|\\iffalse\b.*?(?:\\fi\b|\Z)"
   r"|^[ \t]*%[^\n]*|^\[//\]:[^\n]*"
-  r"|(?<=[}>])[ \t]+%[^\n]*",
+  r"|(?<=[}>])[ \t]+%[^\n]*|%[ \t]*(?:\\[bf]?box|####|<answer>)[^\n]*",
   re.DOTALL | re.MULTILINE,
 )
-_FENCED = re.compile(
-  r"^```([^\n]*)\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE
-)
+_FENCED = re.compile(r"^```([^\n]*)\n(.*?)(?:```|\Z)", re.DOTALL | re.MULTILINE)
 # A fence without a language may hold an answer after `####`, too.
 _CODE_COMMENT = re.compile(r"(?:^|(?<=\s))(?:#|//)[^\n]*", re.MULTILINE)
 _BARE_COMMENT = re.compile(r"(?:^|(?<=\s))(?:#(?!##)|//)[^\n]*", re.MULTILINE)
@@ -172,7 +177,7 @@ def _content(text: str, kind: str, start: int, end: int) -> str | None:
   """What a marker holds."""
   if kind == "boxed":
     loose = _LOOSE.match(text, end)
-    return (loose[1] or loose[2]) if loose else boxed("\\boxed" + text[end:])
+    return loose[1] if loose else boxed("\\boxed" + text[end:])
   if kind == "<answer>":
     return tagged(text)
   if kind == "####":

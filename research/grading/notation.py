@@ -48,7 +48,7 @@ FACES = (
 # A typeface around the whole, and a colour before it.
 _FACE = re.compile(rf"{FACES}\s*(?=\{{)")
 _COLOUR = re.compile(r"^\\(?:text)?color\s*\{[^{}]*\}\s*")
-_TRAILING = re.compile(r"(?:(?<!\\)[.,;\s]|\\[,;:!]|\\\\$)+$")
+_TRAILING = re.compile(r"(?<![.,;\s])(?:(?<!\\)[.,;\s]|\\[,;:!]|\\\\$)+$")
 _RADICAL = re.compile(r"√\s*([0-9]+)")
 # `1{,}000`, `1,\!000`: no comma of a list is set so.
 _SET_THOUSANDS = re.compile(
@@ -62,7 +62,7 @@ _GROUP = re.compile(r"(?<!\\)\{[^{}()\[\]]*\}")
 _ROW_GAP = re.compile(r"(\\\\)\s*\[\s*-?[0-9.]+\s*(?:pt|mm|cm|em|ex|in)\s*\]")
 _MODULUS = (
   r"\(\s*(?:\\text\s*\{\s*mod\s*\}|\\bmod|\\mod|mod)\s*([0-9a-z]+)\s*\)"
-  r"|\\[bp]?mod\s*\{?([0-9a-z]+)\}?$"
+  r"|\\p?mod\s*\{?([0-9a-z]+)\}?$"
 )
 # What is written in several ways, in the one that the algebra reads.
 _SPELLED = [
@@ -85,17 +85,17 @@ _SPELLED = [
 ]
 _TEXT = re.compile(rf"{FACES}\s*\{{([^{{}}]*)\}}")
 _AND = re.compile(
-  r"\s*(?:,\s*)?(?:\\text\s*\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)"
+  rf"\s*(?:,\s*)?(?:{FACES}\s*\{{\s*(?:and|or)\s*\}}|\b(?:and|or)\b)"
 )
 _RELATION = re.compile(
-  r"[<>]|\\(?:le|ge|leq|geq|lt|gt|leqslant|geqslant|ne|neq)\b"
+  r"[<>]|!=|=/=|\\(?:le|ge|leq|geq|lt|gt|leqslant|geqslant|ne|neq)\b"
 )
 
 
 # `\angle ABC` and ABC are one; `\{x \mid x > 2\}` and x > 2 as well.
 _NAMED = re.compile(
   r"\\(?:angle|triangle|overline|overrightarrow|overleftrightarrow)\s*"
-  r"\{?([A-Z]{2,4})\}?(?![a-zA-Z])"
+  r"(?:\{([A-Z]{2,4})\}|([A-Z]{2,4}))(?![a-zA-Z])"
 )
 _CONDITION = re.compile(
   r"^\s*\\\{\s*([a-z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\\mid|\||:)"
@@ -117,7 +117,7 @@ def bare(text: str) -> str:
   for pattern, name in _SPELLED:
     text = pattern.sub(name, text)
   text = _ungrouped(re.sub(r"\\?\$", "", text))
-  text = _NAMED.sub(r"\1", _CONDITION.sub(r"\2", text))
+  text = _NAMED.sub(r"\1\2", _CONDITION.sub(r"\2", text))
   text = re.sub(r"^\s*\\approx(?![a-z])", "", text)
   if not _RELATION.search(text):
     text = _AND.sub(",", text)
@@ -214,26 +214,48 @@ def only_solved(equation: str, other: str) -> bool:
   left, equals, _ = _SUBSCRIPT.sub("", equation).partition("=")
   if not equals or "=" in other or _RELATION.search(equation + other):
     return False
-  letters = re.search(r"[a-zA-Z]", _OPERATOR.sub("", _TEXT.sub("", left)))
-  return bool(letters and re.search(r"^\s*[0-9]|[-+]", _TEXT.sub("", left)))
+  return bool(
+    _letters(left) and re.search(r"^\s*[0-9]|[-+]", _TEXT.sub("", left))
+  )
 
 
 def alone(text: str) -> str:
   """What is in a set of one; any other text as it is."""
   found = parts(text)
-  if found and found.opening == "\\{" and len(found.items) == 1:
+  single = found and found.opening == "\\{" and len(found.items) == 1
+  if found and single and "emptyset" not in found.items[0]:
     return bare(found.items[0])
   return text
 
 
 def last_side(text: str) -> str:
-  """What equations end on; blank for none, a list of them, and a case."""
-  if _RELATION.search(text) or parts(text) or _CASE.search(text):
+  """What equations end on, where that is their answer; else blank.
+
+  So it is of `2 + 3 = 5`, `f(2) = 5`, `m + n = 5` and `(x-1)(x+1) = x^2-1`; but
+  `2x = 5` and `x^2 + y^2 = 5` do not say what is 5.
+  """
+  left, *_, value = text.split("=") if "=" in text else (text, "")
+  if not value or _RELATION.search(text) or parts(text) or _CASE.search(text):
     return ""
-  _, equals, value = text.rpartition("=")
-  return value.strip() if equals else ""
+  names = lambda side: set(_letters(side))
+  plain = _SUBSCRIPT.sub("", left).strip()
+  sum_of = re.split(r"\s*\+\s*", plain)
+  named = _SYMBOL.fullmatch(plain) or (
+    all(re.fullmatch("[a-zA-Z]", x) for x in sum_of)
+    and len(set(sum_of)) == len(sum_of)
+  )
+  return value.strip() if named or names(left) <= names(value) else ""
 
 
+def _letters(text: str) -> list[str]:
+  """The letters of a formula that are no operator's."""
+  return re.findall("[a-zA-Z]", _OPERATOR.sub("", _TEXT.sub("", text)))
+
+
+# `S`, `f(-2)`, `f^{-1}(x)`, `\\Pr(A)`
+_SYMBOL = re.compile(
+  r"\\?[a-zA-Z]{1,12}(?:\^\s*\{?\s*-1\s*\}?)?(?:\([^()]*\))?'*(?:\([^()]*\))?"
+)
 _CASE = re.compile(r"\b(?:if|when|where|for|and|or|not)\b")
 _ASSIGNS = re.compile(
   r"\s*(?:[a-zA-Z](?:_(?:\w|\{\w+\}))?|[a-zA-Z]\([a-z]\))\s*=(?!=)"

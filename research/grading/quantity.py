@@ -1,10 +1,9 @@
 r"""Numbers as they are written, exactly, and the units behind them."""
 
+import collections
 import dataclasses
 import re
 from fractions import Fraction
-
-from research.grading.notation import FACES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +138,9 @@ _NO_UNITS = {
   "pi", "sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "sqrt", "exp",
   "mod", "and", "or", "not", "inf", "infinity", "nan", "i", "e", "is", "to",
 }  # fmt: skip
+_UPRIGHT = r"\\(?:text(?:rm|bf|it|sf|up|normal)?|mathrm|mbox|operatorname)"
 _UNIT = re.compile(
-  rf"(?:\s*{FACES}\s*\{{([^{{}}0-9]*)\}}"
+  rf"(?:\s*{_UPRIGHT}\s*\{{([^{{}}0-9]*)\}}"
   r"|(?:(?<=[0-9}).])|(?<=\\pi)(?=\s))(?P<gap>\s*)"
   r"(?P<words>[a-zA-Z][a-zA-Z.]*(?:[ /]+[a-zA-Z][a-zA-Z.]*)*))"
   r"\s*(?P<power>\^\s*\{?\s*[23]\s*\}?)?$"
@@ -148,16 +148,16 @@ _UNIT = re.compile(
 # `\text{m}/\text{s}^{2}`, `\mathrm{N}\cdot\mathrm{m}`, `\mathrm{m/s^2}`,
 # `\frac{\text{m}}{\text{s}}`.
 _RAISED = r"(?:\^\s*(?:\{\s*-?\s*[1-9]\s*\}|-?\s*[1-9]))"
-_ATOM = rf"(?:{FACES}\s*\{{[a-zA-Z.\s/]*{_RAISED}?\s*\}}\s*{_RAISED}?)"
+_ATOM = rf"(?:{_UPRIGHT}\s*\{{[a-zA-Z.\s/]*{_RAISED}?\s*\}}(?:\s*{_RAISED})?)"
 _COMPOUND = re.compile(
-  rf"\s*(?:{_ATOM}(?:\s*(?:/|\\cdot|\\times|\*)?\s*{_ATOM})+"
+  rf"\s*(?:{_ATOM}(?:\s*(?:(?:/|\\cdot|\\times|\*)\s*)?{_ATOM})+"
   rf"|\\frac\s*\{{\s*{_ATOM}\s*\}}\s*\{{\s*{_ATOM}\s*\}}"
-  rf"|{FACES}\s*\{{[a-zA-Z.\s/]*[a-zA-Z]\s*{_RAISED}[a-zA-Z.\s/]*"
+  rf"|{_UPRIGHT}\s*\{{[a-zA-Z.\s/]*[a-zA-Z]\s*{_RAISED}[a-zA-Z.\s/]*"
   rf"{_RAISED}?\s*\}})\s*$"
 )
 _ORDINAL = re.compile(
   r"(?<=[0-9])\s*(?:\^\s*\{?)?\s*(?:"
-  rf"{FACES}\s*\{{\s*)?(?:st|nd|rd|th)\s*\}}?\s*\}}?$"
+  rf"{_UPRIGHT}\s*\{{\s*)?(?:st|nd|rd|th)\s*\}}?\s*\}}?$"
 )
 _DEGREES = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree)\s*[CF]?$")
 _ANGLE = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
@@ -170,7 +170,7 @@ def _unitless(text: str) -> tuple[str, str]:
   if match := _ORDINAL.search(text):
     return text[: match.start()].strip(), "ordinal"
   if (match := _COMPOUND.search(text)) and text[: match.start()].strip():
-    return text[: match.start()].strip(), _compound(match[0])
+    return text[: match.start()].strip(), match[0]
   match = _UNIT.search(text)
   if not match:
     return text, ""
@@ -185,12 +185,6 @@ def _unitless(text: str) -> tuple[str, str]:
     return text, ""
   power = re.sub(r"[^23]", "", match["power"] or "")
   return rest, _ALIASES.get(named, named) + power
-
-
-def _compound(text: str) -> str:
-  """A unit of several, by the names that each of them has."""
-  plain = re.sub(rf"{FACES}|[\s{{}}^~]|\\cdot|\\frac", "", text).lower()
-  return re.sub("[a-z]+", lambda m: _ALIASES.get(m[0], m[0]), plain)
 
 
 def _are_units(names: list[str], gap: bool) -> bool:
@@ -211,10 +205,26 @@ def without_unit(text: str) -> str:
 
 def units_differ(one: str, other: str) -> bool:
   """Whether both have a unit that is known, and not the same."""
-  a, b = _unitless(one)[1], _unitless(other)[1]
+  units = [_powers(_unitless(text)[1]) for text in (one, other)]
   known = {*_ALIASES.values()}
-  named = [set(re.findall("[a-z]+", unit)) for unit in (a, b)]
-  return a != b and all(names and names <= known for names in named)
+  return units[0] != units[1] and all(u and u.keys() <= known for u in units)
+
+
+def _powers(unit: str) -> dict[str, int]:
+  """The names in a unit with their powers, negative behind a bar."""
+  unit = re.sub(r"\\frac\s*\{(.*)\}\s*\{(.*)\}", r"\1/\2", unit)
+  plain = re.sub(rf"{_UPRIGHT}|\\cdot|\\times", " ", unit).lower()
+  powers: dict[str, int] = collections.defaultdict(int)
+  name, sign = "", 1
+  for token in re.findall(r"[a-z]+|-?[1-9]|/", plain):
+    if token == "/":
+      sign = -1
+    elif token.isalpha():
+      name = _ALIASES.get(token, token)
+      powers[name] += sign
+    elif name:
+      powers[name] += sign * (int(token) - 1)
+  return dict(powers)
 
 
 _BASED = re.compile(r"([0-9][0-9a-zA-Z]{0,99})_\{?([0-9]{1,2})\}?")

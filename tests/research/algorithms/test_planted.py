@@ -1,7 +1,8 @@
 """Rewards alone teach a planted task, and neither noise nor nothing does.
 
 The reward is the share of one token among sixteen. The policy is a table: a law
-over 64 tokens for each of four prompts, eight answers each.
+over 64 tokens for each of four prompts, eight answers each. PPO and PRIME want
+models beside it, and expert iteration answers that are right.
 """
 
 import functools

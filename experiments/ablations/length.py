@@ -35,7 +35,7 @@ ARMS = {
   "by_token": ("grpo", {"aggregate": "token"}),
   "dr_grpo": ("dr_grpo", {"length": r1.ANSWER}),
 }
-METRICS = ("length_wrong", "truncated", "reward", "entropy")
+METRICS = ("length_wrong", "reward", "entropy")
 
 
 def reinforce(name, test):

@@ -21,7 +21,7 @@ Command.  python -m experiments.seeds --workdir=runs/r1 --seeds=0,1,2 \
             --config.data_dir=DIR
 Expected. Published, at 671 B: AIME24 79.8, MATH-500 97.3. Not run here; of
           `:small` see experiments/results/reinforcement.md.
-Cost.     `:small`: half an hour of a core a seed; `:test`: a minute.
+Cost.     `:small`: a quarter of an hour of a core a seed; `:test`: a minute.
 Source.   DeepSeek-AI 2025 (2501.12948), as transcribed. Cold start: 2 epochs,
           5e-5 to a tenth, 128 rows. First: as R1-Zero, clip 10 (one
           transcription says 0.2), language consistency. Second: 600k of 800k

@@ -209,7 +209,7 @@ _SUBSCRIPT = re.compile(r"_\s*\{[^{}]*\}")
 def only_solved(equation: str, other: str) -> bool:
   """Whether a value is compared with an equation that does not assign it.
 
-  `x = 5` says 5, and so does `2 + 3 = 5`; `x + y = 5` does not.
+  `x = 5` says 5, and so does `2 + 3 = 5`; a gold `x + y = 5` does not.
   """
   left, equals, _ = _SUBSCRIPT.sub("", equation).partition("=")
   if not equals or "=" in other or _RELATION.search(equation + other):

@@ -164,10 +164,10 @@ def _ungrouped(text: str) -> str:
 def _unfaced(text: str) -> str:
   """The text without a typeface or a colour that is around all of it."""
   text = _COLOUR.sub("", text)
-  face = _FACE.match(text)
-  inside = extract.boxed(rf"\boxed{text[face.end() :]}") if face else None
-  whole = face and inside is not None and inside == text[face.end() + 1 : -1]
-  return inside if whole else text
+  if not (face := _FACE.match(text)):
+    return text
+  inside = extract.boxed(rf"\boxed{text[face.end() :]}") or ""
+  return inside if inside == text[face.end() + 1 : -1] else text
 
 
 def readable(text: str) -> bool:

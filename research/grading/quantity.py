@@ -216,7 +216,8 @@ def _powers(unit: str) -> dict[str, int]:
   plain = re.sub(rf"{_UPRIGHT}|\\cdot|\\times", " ", unit).lower()
   powers: dict[str, int] = collections.defaultdict(int)
   name, sign = "", 1
-  for token in re.findall(r"[a-z]+|-?[1-9]|/", plain):
+  tokens: list[str] = re.findall(r"[a-z]+|-?[1-9]|/", plain)
+  for token in tokens:
     if token == "/":
       sign = -1
     elif token.isalpha():

@@ -57,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
     new = {"new_tokens": _pair.NEW_TOKENS}
     whole["rollout"] |= new | {"problems": WHOLE, "rows": 8 * WHOLE}
   stages["from_start"] = whole | {"pool": 16 if test else 4_000}
-  stages["evaluate"] = score.evaluate(test, STUDENTS, PAIRS)
+  stages["evaluate"] = _pair.evaluate(test, STUDENTS, PAIRS, samples=4)
   config.update(stages)
   config.stages = tuple(stages)
   return config

@@ -64,13 +64,12 @@ def get_config(arg: str = "") -> ConfigDict:
       test,
       ("start", *students),
       (("dr_grpo", "grpo"), ("by_token", "dr_grpo"), ("grpo", "start")),
+      samples=4,
       problems=_zero.countdown("test"),
       count=8 if test else _zero.HELD_OUT,
       new_tokens=8 if test else r1.ANSWER,
     ),
   }
-  if not test:
-    stages["evaluate"] |= {"samples": 4, "ks": (1, 4)}
   config.update(stages)
   config.stages = tuple(stages)
   return config

@@ -82,9 +82,15 @@ def evaluate(
   test: bool,
   students: tuple[str, ...],
   pairs: tuple[tuple[str, str], ...],
+  samples: int = 1,
   **rest: Any,
 ) -> dict[str, Any]:
-  """All students on products that no one has seen; `rest` is the suite's."""
+  """All students on products that no one has seen; `rest` is the suite's.
+
+  Of several `samples` a problem it is also told whether any is right; a test
+  has one.
+  """
+  several = samples > 1 and not test
   return {
     "stage": "experiments.stages.evaluate",
     "students": students,
@@ -97,8 +103,8 @@ def evaluate(
       }
       | rest
     ],
-    "samples": 1,
-    "ks": [1],
+    "samples": samples if several else 1,
+    "ks": [1, samples] if several else [1],
     "pairs": pairs,
     "rows": 8 if test else 256,
   }

@@ -173,12 +173,11 @@ def small(test: bool) -> ConfigDict:
     test,
     ("base", "cold", "first", "second", "student", "alone"),
     (("student", "alone"), ("second", "first"), ("first", "cold")),
+    samples=4,
     problems=_zero.countdown("test"),
     count=8 if test else _zero.HELD_OUT,
     new_tokens=8 if test else ANSWER,
   )
-  if not test:
-    config.evaluate.update({"samples": 4, "ks": (1, 4)})
   config.stages = (*stages, "evaluate")
   return config
 

@@ -88,12 +88,6 @@ def reinforce(start: str, test: bool, **rest: Any) -> dict[str, Any]:
   } | rest
 
 
-def evaluate(test: bool, students: tuple, pairs: tuple) -> dict[str, Any]:
-  """What students answer, and what sampling finds in each of them."""
-  several = {} if test else {"samples": 4, "ks": (1, 4)}
-  return _pair.evaluate(test, students, pairs) | several
-
-
 def stages(test: bool, count: int = ATTEMPTED) -> dict[str, dict[str, Any]]:
   """The student taught, corrected and reinforced, with its own attempts."""
   count = 8 if test else count
@@ -107,10 +101,11 @@ def stages(test: bool, count: int = ATTEMPTED) -> dict[str, dict[str, Any]]:
     "mended": mend(count),
     "corrected": correct({traces % "mended": 1.0}, test),
     "student": reinforce("corrected", test),
-    "evaluate": evaluate(
+    "evaluate": _pair.evaluate(
       test,
       ("taught", "corrected", "student"),
       (("corrected", "taught"), ("student", "corrected")),
+      samples=4,
     ),
   }
 

@@ -252,7 +252,7 @@ def _letters(text: str) -> list[str]:
   return re.findall("[a-zA-Z]", _OPERATOR.sub("", _TEXT.sub("", text)))
 
 
-# `S`, `f(-2)`, `f^{-1}(x)`, `\\Pr(A)`
+# `S`, `f(-2)`, `f^{-1}(x)`, `\Pr(A)`
 _SYMBOL = re.compile(
   r"\\?[a-zA-Z]{1,12}(?:\^\s*\{?\s*-1\s*\}?)?(?:\([^()]*\))?'*(?:\([^()]*\))?"
 )

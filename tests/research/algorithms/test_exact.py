@@ -1,5 +1,7 @@
 """Expected gradients, summed over all groups, against their true objectives."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,12 @@ import pytest
 
 from research import groups
 from research.algorithms import (
+  cispo,
+  dapo,
   dr_grpo,
   expert_iteration,
   grpo,
+  gspo,
   ppo,
   prime,
   reinforce,
@@ -24,7 +29,7 @@ from tests.research.algorithms.tabular import (
   trajectory,
 )
 
-TWO, THREE = Space(2), Space(3)
+ONE, TWO, THREE = Space(1), Space(2), Space(3)
 BETA = 0.3
 
 
@@ -32,22 +37,31 @@ def rewards(space):
   return jnp.asarray(np.random.default_rng(7).normal(size=len(space.answers)))
 
 
-def gradient(module, space, *, size=2, args=None, terms=None, **more):
+def moved(space):
+  """A policy some updates away from the one that samples."""
+  return space.drawn(0, 8) + 0.3 * space.drawn(5, 8)
+
+
+def gradient(
+  module, space, *, size=2, args=None, terms=None, now=None, won=None, **more
+):
   """Minus the expected gradient of a loss's sum over the size of its group.
 
-  `more` are functions of the answers that fill a trajectory's other fields.
+  Of the policy that samples, or of one that it has become, `now`; rewards are
+  `won`. `more` are functions of the answers that fill a trajectory's fields.
   """
   old, reference = space.drawn(0, 8), space.drawn(1, 8)
+  won = rewards(space) if won is None else won
 
   def one(table, i):
     seen = {name: f(i) for name, f in more.items()}
-    rollout = trajectory(space, i, old, rewards(space), **seen)
+    rollout = trajectory(space, i, old, won, **seen)
     advantage = module.advantage(rollout, **(args or {}))
     said = policy(space, i, table, reference)
     return module.loss(said, rollout, advantage, **(terms or {}))[0] / size
 
   total = lambda table: expected(lambda i: one(table, i), space, old, size)
-  return -jax.jit(jax.grad(total))(old)
+  return -jax.jit(jax.grad(total))(old if now is None else now)
 
 
 def reference_along(space):
@@ -104,6 +118,111 @@ def test_the_policy_gradient_is_exact(name, beta):
     same(found, share * true(TWO, beta))
     if beta:
       assert np.abs(found - share * true(TWO)).max() > 1e-3
+
+
+def beside_another(space, scores, delta=1e-4):
+  """What an answer's standard score is, on average over who it is beside.
+
+  Of two the mean lies half their gap away from each, and so does the std.
+  """
+  half = (scores[:, None] - scores[None]) / 2
+  p = jnp.exp(space.log_prob(space.drawn(0, 8)))
+  return (half / (jnp.abs(half) + delta)) @ p
+
+
+def lengths(space):
+  return jnp.asarray(space.mask.sum(-1))
+
+
+OVERLONG = {"limit": 2, "buffer": 1, "penalty": 0.7}
+# name: (module, its arguments, the loss's, what each answer gives up by its
+# length, what its length divides)
+STANDARD = {
+  "grpo": (grpo, {}, {}, lambda n: 0, lambda n: 1),
+  "grpo_sequence": (
+    grpo,
+    {},
+    {"aggregate": "sequence"},
+    lambda n: 0,
+    lambda n: n,
+  ),
+  "dapo": (dapo, {}, {}, lambda n: 0, lambda n: 1),
+  "dapo_overlong": (dapo, OVERLONG, {}, lambda n: 0.7 * (n > 1), lambda n: 1),
+  "gspo": (gspo, {}, {}, lambda n: 0, lambda n: n),
+  "cispo": (cispo, {}, {}, lambda n: 0, lambda n: 1),
+}
+
+
+@pytest.mark.parametrize("name", STANDARD)
+def test_a_standard_score_climbs_how_often_one_beats_another(name):
+  """Over pairs: E[f(R, R')], the other drawn by a policy that stands still.
+
+  f is the sign of R - R', but for delta: no gradient of E[R]. A mean over each
+  sequence's tokens makes it one of E[f / length].
+  """
+  module, args, terms, fine, divided = STANDARD[name]
+  with jax.enable_x64(True):
+    n = lengths(TWO)
+    values = beside_another(TWO, rewards(TWO) - fine(n)) / divided(n)
+    found = gradient(module, TWO, args=args, terms=terms)
+    same(found, true(TWO, values=values))
+    assert np.abs(found - true(TWO)).max() > 1e-3
+
+
+@pytest.mark.parametrize("module", [grpo, dapo, gspo, cispo])
+@pytest.mark.parametrize("chance", ["rare", "common"])
+def test_a_standard_score_weighs_a_prompt_by_its_chance(module, chance):
+  """Right or wrong in groups of four: the gradient of p, times a weight of p.
+
+  k of three others are right, by a binomial law.
+  """
+  with jax.enable_x64(True):
+    worth = rewards(ONE) * (1 if chance == "rare" else -1)
+    right = (worth >= jnp.sort(worth)[-2]).astype(float)
+    right = right if chance == "rare" else 1 - right
+    p = float(ONE.mean(ONE.drawn(0, 8), right))
+    assert (p < 0.3) == (chance == "rare") and 0.02 < p < 0.98
+
+    def score(own, others):
+      mean = (own + others) / 4
+      std = math.sqrt(mean * (1 - mean))
+      return (own - mean) / (std + 1e-4) if std else 0.0
+
+    weight = sum(
+      math.comb(3, k) * p**k * (1 - p) ** (3 - k) * (score(1, k) - score(0, k))
+      for k in range(4)
+    )
+    found = gradient(module, ONE, size=4, won=right)
+    same(found, weight * true(ONE, values=right))
+    assert abs(weight - 1) > 0.2
+
+
+def test_away_from_its_sampler_gspo_climbs_the_mean_ratio_of_a_sequence():
+  with jax.enable_x64(True):
+    old = TWO.log_prob(TWO.drawn(0, 8))
+    values = beside_another(TWO, rewards(TWO))
+
+    def objective(table):
+      s = jnp.exp((TWO.log_prob(table) - old) / lengths(TWO))
+      return (jnp.exp(old) * s * values).sum()
+
+    wide = {"clip_low": 1.0, "clip_high": 1e9}
+    found = gradient(gspo, TWO, terms=wide, now=moved(TWO))
+    same(found, jax.grad(objective)(moved(TWO)))
+
+
+@pytest.mark.parametrize("high", [1e9, 0.0])
+def test_away_from_its_sampler_cispo_is_unbiased_up_to_its_bound(high):
+  """Answers of one token; beyond the bound a weight is less than the ratio."""
+  with jax.enable_x64(True):
+    values = beside_another(ONE, rewards(ONE))
+    objective = lambda table: ONE.mean(table, values)
+    found = gradient(cispo, ONE, terms={"clip_high": high}, now=moved(ONE))
+    wanted = jax.grad(objective)(moved(ONE))
+    if high:
+      same(found, wanted)
+    else:
+      assert np.abs(found - wanted).max() > 1e-3
 
 
 def test_expert_iteration_climbs_the_share_of_what_is_kept():
@@ -202,7 +321,7 @@ def test_each_form_of_kl_has_its_gradient(kl):
 def test_kl_on_samples_of_another_policy(kl):
   """k2 has no ratio: what another policy sampled misleads it."""
   with jax.enable_x64(True):
-    old, now = THREE.drawn(0, 8), THREE.drawn(0, 8) + 0.3 * THREE.drawn(5, 8)
+    old, now = THREE.drawn(0, 8), moved(THREE)
     wanted = BETA * kept_prefixes(THREE, old)(now)
     found = of_kl(THREE, kl, now, old)
     if kl == "k2":

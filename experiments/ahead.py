@@ -5,8 +5,13 @@ state holds as `extra["sampler"]`: a run that goes on draws what it had drawn.
 Three copies of the trained parameters are held at once.
 """
 
+import atexit
 import concurrent.futures
 import dataclasses
+import functools
+import sys
+import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -33,27 +38,62 @@ def sampler(state: TrainState, params: Any, step: int) -> TrainState:
   )
 
 
+class _Running[T]:
+  """What a thread of its own makes; if it hangs, the process still ends."""
+
+  def __init__(self, make: Callable[[], T], what: str):
+    self._made: concurrent.futures.Future[T] = concurrent.futures.Future()
+    self._what = what
+    self._thread = threading.Thread(target=self._run, args=(make,), daemon=True)
+    self._thread.start()
+
+  def _run(self, make: Callable[[], T]) -> None:
+    try:
+      self._made.set_result(make())
+    except BaseException as error:  # it is raised where the result is asked for
+      self._made.set_exception(error)
+
+  def result(self, patience: float) -> T:
+    """Returns what was made, or raises what it raised.
+
+    Raises:
+      TimeoutError: nothing came for so many seconds; it says where it stands.
+    """
+    done, _ = concurrent.futures.wait([self._made], patience)
+    if done:
+      return self._made.result()
+    frame = sys._current_frames()[self._thread.ident or 0]
+    stands = "".join(traceback.format_stack(frame))
+    raise TimeoutError(
+      f"{self._what} did not come within {patience:g} s. It stands at\n{stands}"
+    )
+
+  def end(self, patience: float) -> None:
+    """Waits for the thread, which may be within XLA, where a process ends."""
+    self._thread.join(patience)
+
+
 def drawing[T](
-  sample: Callable[[TrainState, int], T], steps: int
+  sample: Callable[[TrainState, int], T], steps: int, patience: float
 ) -> Callable[[TrainState, int], tuple[T, Any]]:
   """Returns `draw`, which gives a step's samples and who samples the next ones.
 
   The first step's are on the policy. What fails while it runs ahead is raised
-  by the step that wants it.
+  by the step that wants it, and so is a wait of more than `patience` seconds.
   """
-  thread = concurrent.futures.ThreadPoolExecutor(1, "rollout")
-  ahead: dict[int, concurrent.futures.Future[T]] = {}
+  ahead: dict[int, _Running[T]] = {}
+  atexit.register(lambda: [one.end(patience) for one in ahead.values()])
 
   def draw(state: TrainState, step: int) -> tuple[T, Any]:
     if step in ahead:
-      found = ahead.pop(step).result()
+      found = ahead.pop(step).result(patience)
     else:
       before = sampler(state, state.extra["sampler"], max(step - 1, 0))
       found = sample(before, step)
     now = copied(state.params)
     if step + 1 < steps:
-      state = sampler(state, now, step)
-      ahead[step + 1] = thread.submit(sample, state, step + 1)
+      later = functools.partial(sample, sampler(state, now, step), step + 1)
+      ahead[step + 1] = _Running(later, f"the samples of step {step + 1}")
     return found, now
 
   return draw

@@ -44,7 +44,10 @@ def law(new_tokens: int) -> dict[str, Any]:
   }
 
 
-ASK = "Think between <think> and </think>, then answer.\n\n{prompt}"
+# The marks are named last to first: who copies this has not kept to the form.
+ASK = (
+  "Answer behind </think>, the end of a thought from <think> on.\n\n{prompt}"
+)
 
 
 def get_config(arg: str = "") -> ConfigDict:

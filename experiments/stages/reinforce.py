@@ -35,7 +35,8 @@ class Config:
 
   A KL is from the stage `reference`, frozen, or from the policy itself as it
   was at the last multiple of `refresh` steps. With a `lag` of 1 a step's
-  answers are sampled while the step before it trains, so by an older policy.
+  answers are sampled while the step before it trains, so by an older policy; a
+  step that has waited `patience` seconds for them says where they are stuck.
   Logits are made of `block` tokens at a time, see kernels.vocab.
   With `lora` only adapters over `start` are trained, and `base_bits` may hold
   what is beneath them in few bits.
@@ -58,6 +59,7 @@ class Config:
   minibatches: int = 1
   before: Literal["sampler", "trainer"] = "sampler"
   lag: Literal[0, 1] = 0
+  patience: float = 3600.0
   microbatches: int = 1
   block: int = 512
   lora: Lora | None = None
@@ -74,6 +76,8 @@ class Config:
       )
     self._check_reference()
     self._check_others()
+    if self.patience <= 0:
+      raise ValueError("reinforce: patience must be above 0 seconds")
     if self.lag and self.run.mesh.size > 1:
       raise ValueError(
         "reinforce: a lag lets two programs run at once, and over several "
@@ -239,7 +243,7 @@ def _drawing(
   advantage = jax.jit(functools.partial(module.advantage, **config.advantage))
   sample = lambda state, step: (rollouts.sample(state, step), None)
   if config.lag:
-    sample = ahead.drawing(rollouts.sample, config.loop.steps)
+    sample = ahead.drawing(rollouts.sample, config.loop.steps, config.patience)
 
   def draw(state: TrainState, step: int) -> tuple[Any, dict]:
     (trajectory, seen), now = sample(state, step)

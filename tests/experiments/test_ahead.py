@@ -1,6 +1,9 @@
 """Sampling runs while the step before trains, and what fails there is told."""
 
+import subprocess
+import sys
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +31,7 @@ def test_sampling_and_training_overlap():
       sampled.set()
     return step
 
-  draw = ahead.drawing(sample, steps=2)
+  draw = ahead.drawing(sample, 2, SOON)
   assert draw(state(), 0)[0] == 0
   training.set()  # step 0 begins to train: its draw did not wait for step 1's
   assert sampled.wait(SOON)  # and this is before anyone asks for step 1's
@@ -41,7 +44,42 @@ def test_what_fails_ahead_is_raised_by_the_step_that_wants_it():
       raise ValueError("no answer of step 1")
     return step
 
-  draw = ahead.drawing(sample, steps=3)
+  draw = ahead.drawing(sample, 3, SOON)
   assert draw(state(), 0)[0] == 0
   with pytest.raises(ValueError, match="no answer of step 1"):
     draw(state(), 1)
+
+
+def test_samples_that_never_come_end_the_run_and_say_where_they_are():
+  released = threading.Event()
+
+  def endless(step):
+    released.wait(SOON)
+    return step
+
+  draw = ahead.drawing(lambda _, step: step and endless(step), 3, patience=0.5)
+  assert draw(state(), 0)[0] == 0
+  began = time.monotonic()
+  with pytest.raises(TimeoutError, match=r"samples of step 1 did .*\n") as told:
+    draw(state(), 1)
+  assert time.monotonic() - began < 2
+  assert "in endless" in str(told.value)
+  released.set()
+
+
+HANGS = """
+import threading
+from experiments import ahead
+from tests.experiments.test_ahead import state
+draw = ahead.drawing(lambda _, i: i and threading.Event().wait(), 3, 0.5)
+draw(state(), 0)
+draw(state(), 1)
+"""
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process():
+  done = subprocess.run(
+    [sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=SOON
+  )
+  assert done.returncode == 1
+  assert "the samples of step 1 did not come within 0.5 s" in done.stderr

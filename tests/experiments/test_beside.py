@@ -134,6 +134,17 @@ def test_a_lag_samples_by_the_policy_of_the_step_before(tmp_path, started):
   assert told[0]["ratio_outside"] == 0 < told[1]["ratio_outside"]
 
 
+def test_a_step_waits_no_longer_than_it_should(tmp_path, started, monkeypatch):
+  """What then happens, see test_ahead."""
+
+  def drawing(sample, steps, patience):
+    raise InterruptedError(f"{steps} steps, {patience} s")
+
+  monkeypatch.setattr(ahead, "drawing", drawing)
+  with pytest.raises(InterruptedError, match=r"4 steps, 7\.0 s"):
+    trained(tmp_path, started, lag=1, patience=7.0, **PLAIN)
+
+
 WRONG = {
   "ppo alone": (PPO | {"critic": None}, "wants a critic"),
   "grpo and a critic": ({"critic": PPO["critic"]}, "no use for a critic"),
@@ -156,6 +167,7 @@ WRONG = {
     {"refresh": 2, "algorithm": algorithm("grpo", kl="full")},
     "name its stage",
   ),
+  "no patience": ({"patience": 0.0}, "above 0 seconds"),
   "beside adapters": (PPO | {"lora": {"rank": 2, "alpha": 4.0}}, "lora"),
 }
 

@@ -16,12 +16,36 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from experiments import loop, run
+from experiments import loop, rollouts, run
+from experiments.stages import reinforce
 from research.models import peft, transformer
 from research.sampling import engine
 from tests.experiments import tiny
 
 CONFIG = json.loads(json.dumps(tiny.get_config().to_dict()))
+# What the tiny run leaves as it is.
+LANGUAGE = {"name": "research.rewards.language", "weight": 1.5}
+CONFIG["reinforced"] |= {
+  "reference": None,
+  "refresh": None,
+  "critic": None,
+  "process": None,
+  "epochs": 1,
+  "minibatches": 1,
+  "before": "sampler",
+  "lag": 0,
+  "patience": 60.0,
+  "block": 512,
+  "lora": None,
+  "base_bits": None,
+}
+CONFIG["reinforced"]["rollout"] |= {
+  "truncated": "graded",
+  "refills": None,
+  "between": None,
+  "turns": None,
+  "bonuses": [LANGUAGE | {"args": {"scripts": ["LATIN"]}}],
+}
 
 # Where a field is seen, STAGE/SIGHT, by the first pattern that fits its name.
 # A "*" is the field's own stage.
@@ -61,6 +85,16 @@ SIGHTS = {
   "*.optimizer.*": "*/step",
   "*.microbatches": "*/step",
   "*.algorithm.*": "*/step",
+  "reinforced.reference": "*/begun",
+  "reinforced.refresh": "*/begun",
+  "reinforced.before": "*/begun",
+  "reinforced.lag": "*/begun",
+  "reinforced.epochs": "*/inputs",
+  "reinforced.minibatches": "*/inputs",
+  "reinforced.block": "*/step",
+  "reinforced.lora": "*/state",
+  "reinforced.rollout.bonuses.0.name": "*/error",
+  "*.rollout.turns": "*/error",
   "*.rollout.rows": "*/samplings",
   "*.rollout.temperature": "*/samplings",
   "*.rollout.*": "*/inputs",
@@ -89,6 +123,20 @@ OTHERS = {
   "*.loss.name": "research.losses.sampled_reverse_kl",
   "*.per": "record",
   "*.passed": 0.0,
+  "reinforced.reference": "distilled",
+  "reinforced.refresh": 3,
+  "reinforced.critic": {"optimizer": {"learning_rate": 1e-3}},
+  "reinforced.process": {"optimizer": {"learning_rate": 1e-3}},
+  "reinforced.before": "trainer",
+  "reinforced.patience": 0.0,
+  "reinforced.lora": {"rank": 2, "alpha": 4.0},
+  "reinforced.base_bits": 8,
+  "*.truncated": "zero",
+  "*.refills": 1,
+  "*.between": [0.3, 0.6],
+  "*.turns": 2,
+  "*.bonuses.0.name": "research.rewards.form",
+  "*.scripts.0": "GREEK",
   "*.every": 4,
   "*.patience": 6,
   "*.schedule": "linear",
@@ -117,7 +165,15 @@ OTHERS = {
   "*.teacher_bits": 8,
 }
 # These are seen in the plan alone, which refuses the other value.
-PLANNED = ("*.stage", "stages.*", "evaluate.students.[02]")
+PLANNED = (
+  "*.stage",
+  "stages.*",
+  "evaluate.students.[02]",
+  "reinforced.critic",  # GRPO has no use for either
+  "reinforced.process",
+  "reinforced.patience",  # see test_beside
+  "reinforced.base_bits",  # beneath adapters alone
+)
 # Arguments of plug-ins, which the plug-in itself refuses.
 FREE = ("*.args", "*.advantage")
 
@@ -190,12 +246,13 @@ def generate(samplings):
     seed = zlib.crc32(np.asarray(jax.random.key_data(keys_B)).tobytes())
     rng = np.random.default_rng(seed)
     rows = prompts_BT.shape[0]
-    tokens_BT = rng.integers(48, 58, (rows, new_tokens), np.int32)
-    written_B = rng.integers(1, new_tokens + 1, rows)
+    tokens_BT = rng.choice([*b"0123456789 xyz"], (rows, new_tokens))
+    written_B = rng.integers(1, new_tokens + 4, rows)  # some are cut off
     logprobs_BT = rng.uniform(-2, 0, (rows, new_tokens)).astype(np.float32)
     for row, last in enumerate(written_B - 1):
-      tokens_BT[row, last] = np.ravel(stop)[0]
-    return tokens_BT, logprobs_BT, written_B
+      tokens_BT[row, last:][:1] = np.ravel(stop)[0]
+    written_B = np.minimum(written_B, new_tokens)
+    return tokens_BT.astype(np.int32), logprobs_BT, written_B
 
   return sample
 
@@ -247,6 +304,11 @@ class Stage:
   def inputs(self):
     anyone = SimpleNamespace(params={}, frozen=({}, None), key=KEY, step=0)
     return [numbers(self.fitted.draw(anyone, step)) for step in range(12)]
+
+  def begun(self):
+    """What is drawn for the first steps of the stage's own first state."""
+    state = dataclasses.replace(self.fitted.state(), frozen=self.fitted.frozen)
+    return numbers(self.fitted.draw(state, 0))
 
   def step(self):
     anyone = SimpleNamespace(params={}, frozen=({}, None), key=KEY, step=0)
@@ -329,9 +391,12 @@ def sight(name):
   return first(SIGHTS, name).replace("*", name.split(".")[0])
 
 
+SLOW = ("step", "state", "frozen", "error", "begun")
+
+
 def sorted_by_cost(names, where):
   """Parameters, slow where a train step is lowered to look at it."""
-  slow = lambda w: w and w.endswith(("step", "state", "frozen", "error"))
+  slow = lambda w: w and w.endswith(SLOW)
   marks = lambda name: [pytest.mark.slow] if slow(where(name)) else []
   return [pytest.param(name, marks=marks(name)) for name in names]
 
@@ -368,6 +433,13 @@ def test_an_unknown_field_is_refused(part, look):
   else:
     with pytest.raises(ValueError, match="sleeps"):
       run.plan(config)
+
+
+def test_no_field_of_reinforcement_goes_without():
+  about = CONFIG["reinforced"]
+  fields = lambda cls: {field.name for field in dataclasses.fields(cls)}
+  assert set(about) - {"stage"} == fields(reinforce.Config) - {"run"}
+  assert set(about["rollout"]) == fields(rollouts.Rollout)
 
 
 def test_a_field_that_nobody_describes_is_noticed():

@@ -2,12 +2,15 @@
 
 import copy
 import importlib
+import itertools
 import json
 import pathlib
 
 import pytest
 
 from experiments import pools, run
+from experiments.configs import r1_zero
+from research.rewards import form
 from tests.experiments import counted
 
 COUNTED = "tests/experiments/counted.py"
@@ -186,6 +189,14 @@ def test_what_a_small_recipe_asks_at_the_end_is_there(name):
   for suite in suites:
     if suite.problems.task in DRAWN and suite.problems.path is None:
       assert pools.pool(suite.problems, suite.count, 0, {})
+
+
+def test_no_copy_of_r1_zeros_prompt_has_its_form():
+  asked = r1_zero.ASK.format(prompt="What is 3 + 4?")
+  assert "<think>" in asked and "</think>" in asked
+  parts = itertools.combinations(range(len(asked) + 1), 2)
+  assert not any(form.bonus(asked[i:j]) for i, j in parts)
+  assert form.bonus(f"<think>{asked[:6]}</think> 7") == 1
 
 
 @pytest.mark.slow

@@ -260,6 +260,8 @@ def _known(one: str, other: str) -> bool | None:
     return quantity.equal(left, right) and not quantity.units_differ(one, other)
   if notation.compact(one) == notation.compact(other):
     return True
+  if notation.joined_otherwise(one, other):
+    return False
   for form in (quantity.in_base, quantity.ratio):
     left, right = form(one), form(other)
     if left is not None and right is not None:

@@ -102,8 +102,11 @@ def _inline(text: str) -> str | None:
 _PHRASE = re.compile(
   r"\b(?:answer|(?:correct|right|best)\s+(?:option|choice))"
   r"(?:\s+(?:to|of|for)\b[^.\n]{0,80}?)?(?:\s+is\b|\*{0,2}\s*(?:=|:))"
-  r"(?:\s+(?:therefore|thus|simply|then)\b)?\s*:?\s*(?:\*\*)?",
-  re.IGNORECASE,
+  r"(?:\s+(?:therefore|thus|simply|then)\b)?\s*:?\s*(?:\*\*)?"
+  # A heading of its own, over the answer.
+  r"|^[ \t]*(?:#{1,3}[ \t]*|\*\*)(?:final[ \t]+)?answer(?:\*\*)?[ \t]*(?=\n)"
+  r"|^[ \t]*final[ \t]+answer[ \t]*(?=\n)",
+  re.IGNORECASE | re.MULTILINE,
 )
 # A formula is passed over: what stands in it is no end of a sentence.
 _ENDS = re.compile(

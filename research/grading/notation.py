@@ -323,6 +323,13 @@ _SAME = {
 }  # fmt: skip
 
 
+def joined_otherwise(one: str, other: str) -> bool:
+  """Whether relations hold all at once in one text, and any in the other."""
+  words = lambda text: set(re.findall(r"\b(?:and|or)\b", text))
+  both = _RELATION.search(one) and _RELATION.search(other)
+  return bool(both) and words(one) ^ words(other) == {"and", "or"}
+
+
 def parts(text: str) -> Parts | None:
   """The items of a tuple, an interval, a set or a list; None for one item."""
   opening = closing = ""

@@ -115,6 +115,7 @@ def checkpoint(directory):
   return {"stage": stage, "directory": str(directory)}
 
 
+@pytest.mark.slow
 def test_adapters_over_adapters_over_a_checkpoint(
   here, recipe, directory, tmp_path
 ):

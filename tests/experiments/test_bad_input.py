@@ -144,18 +144,28 @@ def test_an_empty_split(here, recipe, tmp_path, rows, words):
   refused(here(tmp_path / "run", config=config), *words)
 
 
+@pytest.fixture(scope="module")
+def distilled(finish, tmp_path_factory):
+  """A run of two stages: shorter to wait for than the unbroken one."""
+  workdir = tmp_path_factory.mktemp("distilled")
+  code, _, err = finish(workdir, config=f"{TINY}:distil")
+  assert code == 0, err
+  return workdir
+
+
 @pytest.fixture
-def begun(unbroken, tmp_path):
+def begun(distilled, tmp_path):
   """A run whose first two stages are done, and the next may be anything."""
   for stage in ("annotate", "distilled"):
-    shutil.copytree(unbroken / stage, tmp_path / "run" / stage)
+    shutil.copytree(distilled / stage, tmp_path / "run" / stage)
   return tmp_path / "run"
 
 
-def test_another_config(here, unbroken, begun):
-  shutil.copy(unbroken / "config.json", begun)
+def test_another_config(here, distilled, begun):
+  shutil.copy(distilled / "config.json", begun)
   before = {p: p.stat().st_mtime_ns for p in begun.rglob("*")}
-  told = here(begun, "--config.seed=1", "--config.distilled.loop.steps=5")
+  changes = ("--config.seed=1", "--config.distilled.loop.steps=5")
+  told = here(begun, *changes, config=f"{TINY}:distil")
   refused(told, "another config", "seed: 0 is now 1", "distilled.loop.steps")
   assert {p: p.stat().st_mtime_ns for p in before} == before
 

@@ -42,7 +42,7 @@ REFRESHED = {
   "advantage": {},
 }
 LAGGED = {"lag": 1}
-SLOW = ("prime", "refresh")
+SLOW = ("ppo", "prime", "refresh")
 ALL = {"ppo": PPO, "prime": PRIME, "refresh": REFRESHED, "lag": LAGGED}
 
 
@@ -51,8 +51,7 @@ def started(tmp_path_factory):
   return start(tmp_path_factory.mktemp("run"))
 
 
-# PRIME's model is held as PPO's critic is, and its kill is the slower one; a
-# reference that is refreshed is held as the policy is.
+# What else they hold is held as the lag's second policy is.
 @pytest.mark.parametrize(
   "changes",
   [

@@ -136,6 +136,7 @@ def test_the_domain_is_read_and_the_teacher_heard_of_general_text(
   assert value(params, 0) == value(other, 0)
 
 
+@pytest.mark.slow
 def test_a_broken_run_ends_as_a_whole_one(
   config, params, cached, tmp_path, monkeypatch
 ):

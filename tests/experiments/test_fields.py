@@ -7,6 +7,7 @@ hands to them and what it writes are the things that can be seen of it.
 import copy
 import dataclasses
 import json
+import re
 import zlib
 from fnmatch import fnmatch
 from types import SimpleNamespace
@@ -395,9 +396,13 @@ SLOW = ("step", "state", "frozen", "error", "begun")
 
 
 def sorted_by_cost(names, where):
-  """Parameters, slow where a train step is lowered to look at it."""
-  slow = lambda w: w and w.endswith(SLOW)
-  marks = lambda name: [pytest.mark.slow] if slow(where(name)) else []
+  """Parameters, slow where a train step is lowered to look at it.
+
+  So is the second of a list, whose fields are read as those of the first.
+  """
+  twin = lambda name: re.search(r"\.(domains|levels|suites)\.1\.", name)
+  slow = lambda name: (where(name) or "").endswith(SLOW) or twin(name)
+  marks = lambda name: [pytest.mark.slow] if slow(name) else []
   return [pytest.param(name, marks=marks(name)) for name in names]
 
 

@@ -136,9 +136,8 @@ def test_a_student_prefers(whole):
   assert 0 < first["fill"] < 1
 
 
-@pytest.mark.parametrize(
-  "changes", [{}, pytest.param(ADAPTED, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, ADAPTED])
 def test_a_broken_run_ends_as_a_whole_one(
   before, whole, tmp_path, monkeypatch, changes
 ):

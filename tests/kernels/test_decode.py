@@ -198,7 +198,7 @@ def hopper(*args, **kwargs):
   [
     ((1, 2, 64), {}),
     ((2, 3, 80), {"splits": 2, "window": 100, "softcap": 5.0}),
-    ((1, 1, 256), {"window": 30}),
+    pytest.param((1, 1, 256), {"window": 30}, marks=pytest.mark.slow),
   ],
 )
 def test_hopper(shape, options):
@@ -253,7 +253,14 @@ def test_the_platform_decides(platform, dtype, G, chosen, monkeypatch):
   assert decode._choose("xla", jnp.zeros((1, 1, G, 64), dtype)) == "xla"
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 128), (1, 2, 128), (2, 2, 64)])
+@pytest.mark.parametrize(
+  "shape",
+  [
+    (2, 2, 128),
+    pytest.param((1, 2, 128), marks=pytest.mark.slow),
+    pytest.param((2, 2, 64), marks=pytest.mark.slow),
+  ],
+)
 def test_copies_are_waited_for(shape, monkeypatch):
   """Several blocks a row, from row to row, an empty row between them."""
   monkeypatch.setattr(decode_tpu, "BLOCK_BYTES", 2**16)

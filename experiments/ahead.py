@@ -58,11 +58,12 @@ class _Running[T]:
 
     Raises:
       TimeoutError: nothing came for so many seconds; it says where it stands.
+        A process that ends while a thread is stuck within XLA ends by SIGABRT.
     """
-    done, _ = concurrent.futures.wait([self._made], patience)
-    if done:
+    concurrent.futures.wait([self._made], patience)
+    frame = sys._current_frames().get(self._thread.ident or 0)
+    if self._made.done():
       return self._made.result()
-    frame = sys._current_frames()[self._thread.ident or 0]
     stands = "".join(traceback.format_stack(frame))
     raise TimeoutError(
       f"{self._what} did not come within {patience:g} s. It stands at\n{stands}"
@@ -71,6 +72,17 @@ class _Running[T]:
   def end(self, patience: float) -> None:
     """Waits for the thread, which may be within XLA, where a process ends."""
     self._thread.join(patience)
+
+
+def _awaited[T](ahead: dict[int, _Running[T]], step: int, patience: float) -> T:
+  """Returns a step's samples; only an interrupt leaves their thread there."""
+  try:
+    found = ahead[step].result(patience)
+  except Exception:
+    del ahead[step]
+    raise
+  del ahead[step]
+  return found
 
 
 def drawing[T](
@@ -86,7 +98,7 @@ def drawing[T](
 
   def draw(state: TrainState, step: int) -> tuple[T, Any]:
     if step in ahead:
-      found = ahead.pop(step).result(patience)
+      found = _awaited(ahead, step, patience)
     else:
       before = sampler(state, state.extra["sampler"], max(step - 1, 0))
       found = sample(before, step)

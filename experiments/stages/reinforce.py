@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -76,8 +77,11 @@ class Config:
       )
     self._check_reference()
     self._check_others()
-    if self.patience <= 0:
-      raise ValueError("reinforce: patience must be above 0 seconds")
+    if not 0 < self.patience <= threading.TIMEOUT_MAX:
+      raise ValueError(
+        f"reinforce: patience is {self.patience}: so many seconds, above 0 and "
+        f"at most {threading.TIMEOUT_MAX:.0f}, can be waited for"
+      )
     if self.lag and self.run.mesh.size > 1:
       raise ValueError(
         "reinforce: a lag lets two programs run at once, and over several "

@@ -102,11 +102,23 @@ def _inline(text: str) -> str | None:
 _PHRASE = re.compile(
   r"\b(?:answer|(?:correct|right|best)\s+(?:option|choice))"
   r"(?:\s+(?:to|of|for)\b[^.\n]{0,80}?)?(?:\s+is\b|\*{0,2}\s*(?:=|:))"
-  r"(?:\s+(?:therefore|thus|simply|then)\b)?\s*:?\s*(?:\*\*)?"
-  # A heading of its own, over the answer.
-  r"|^[ \t]*(?:#{1,3}[ \t]*|\*\*)(?:final[ \t]+)?answer(?:\*\*)?[ \t]*(?=\n)"
-  r"|^[ \t]*final[ \t]+answer[ \t]*(?=\n)",
+  r"(?:\s+(?:therefore|thus|simply|then)\b)?\s*:?\s*(?:\*\*)?",
+  re.IGNORECASE,
+)
+# A line of its own over the answer: a heading, bold, or "final answer".
+_HEADING = re.compile(
+  r"^[ \t]*(?:(?:#{1,6}[ \t]+)?(?:\*\*|__)(?:final[ \t]+)?answer[.:]?"
+  r"(?:\*\*|__)|#{1,6}[ \t]+(?:final[ \t]+)?answer|final[ \t]+answer)"
+  r"[.:]?[ \t]*\r?\n",
   re.IGNORECASE | re.MULTILINE,
+)
+# All that may stand under it, up to an empty line: one value by itself.
+_ALONE = re.compile(
+  r"\s*(?:[-*+]\s+)?(?:\*\*)?(?:(-?[0-9][0-9.,/%]*|[A-J]|\([A-J]\)"
+  r"|\$[^$\n]{1,300}\$|\\\([^\n]{1,300}?\\\))|\$\$([^$]{1,300})\$\$"
+  r"|\\\[((?:(?!\\\]).){1,300})\\\])(?:\*\*)?[.]?"
+  r"(?:\s*\Z|[ \t\r]*\n[ \t\r]*\n)",
+  re.DOTALL,
 )
 # A formula is passed over: what stands in it is no end of a sentence.
 _ENDS = re.compile(
@@ -143,17 +155,30 @@ def final_answer(text: str) -> str | None:
 
   Of `\boxed{}`, `####`, `<answer>` and "the answer is", the one that stands
   last counts, and no earlier one takes its place where it is empty or never
-  closed. Without any, a last line of one letter is a choice. No answers are:
+  closed. Without any, a value alone under a heading "Answer" counts, or a last
+  line of one letter. No answers are:
   what stands in a comment, a second `<answer>`, a list of all choices.
   """
   text = _without_comments(conclusion(text))
   last = max(_spots(text), key=lambda spot: spot[1], default=None)
   if last is None:
-    lines = text.strip().splitlines()
-    letter = _LETTER_LINE.fullmatch(lines[-1]) if lines else None
-    return letter[1] if letter else None
+    return _under_heading(text) or _last_letter(text)
   found = _content(text, *last)
   return None if found is None or _all_choices(found) else found
+
+
+def _under_heading(text: str) -> str | None:
+  """The value by itself under the last heading "Answer"."""
+  heads = list(_HEADING.finditer(text))
+  alone = _ALONE.match(text, heads[-1].end()) if heads else None
+  return alone and next(x for x in alone.groups() if x).strip().rstrip(".,")
+
+
+def _last_letter(text: str) -> str | None:
+  """The choice that a last line of one letter is."""
+  lines = text.strip().splitlines()
+  letter = _LETTER_LINE.fullmatch(lines[-1]) if lines else None
+  return letter[1] if letter else None
 
 
 def has_marker(text: str) -> bool:

@@ -87,6 +87,7 @@ _TEXT = re.compile(rf"{FACES}\s*\{{([^{{}}]*)\}}")
 _AND = re.compile(
   rf"\s*(?:,\s*)?(?:{FACES}\s*\{{\s*(?:and|or)\s*\}}|\b(?:and|or)\b)"
 )
+_JOINED = re.compile(r"(?<![a-zA-Z])(?:and|or)(?![a-zA-Z])")
 _RELATION = re.compile(
   r"[<>]|!=|=/=|\\(?:le|ge|leq|geq|lt|gt|leqslant|geqslant|ne|neq)\b"
 )
@@ -324,10 +325,10 @@ _SAME = {
 
 
 def joined_otherwise(one: str, other: str) -> bool:
-  """Whether relations hold all at once in one text, and any in the other."""
-  words = lambda text: set(re.findall(r"\b(?:and|or)\b", text))
+  """Whether texts join as many relations, and not by the same words."""
+  left, right = (_JOINED.findall(text) for text in (one, other))
   both = _RELATION.search(one) and _RELATION.search(other)
-  return bool(both) and words(one) ^ words(other) == {"and", "or"}
+  return bool(both) and len(left) == len(right) and left != right
 
 
 def parts(text: str) -> Parts | None:

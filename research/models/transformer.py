@@ -132,13 +132,16 @@ class Mlp(nn.Module):
   def __call__(self, y_BTD: jax.Array) -> jax.Array:
     """Returns act(y gate) * (y up), brought back to D.
 
-    What the backward pass wants between the three products is computed anew:
-    kept, it was a seventh of what a train step held.
+    The backward pass computes act and its slope anew: kept, they are as wide as
+    what they are of.
     """
-    act = {"silu": nn.silu, "gelu": nn.gelu}[self.config.activation]
+    cfg = self.config
+    act = {"silu": nn.silu, "gelu": nn.gelu}[cfg.activation]
     gate_BTF = product(self, "gate_DF", y_BTD)
     up_BTF = product(self, "up_DF", y_BTD)
-    gated = jax.checkpoint(lambda gate, up: act(gate) * up)
+    gated = lambda gate, up: act(gate) * up
+    if cfg.remat == "nothing":
+      gated = jax.checkpoint(gated, prevent_cse=cfg.layers <= FEW)
     z_BTF = sharding.constrain(gated(gate_BTF, up_BTF), "BTF", self.mesh)
     return product(self, "down_FD", z_BTF)
 

@@ -1,5 +1,6 @@
 """Sampling runs while the step before trains, and what fails there is told."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -83,3 +84,48 @@ def test_a_thread_that_hangs_does_not_keep_the_process():
   )
   assert done.returncode == 1
   assert "the samples of step 1 did not come within 0.5 s" in done.stderr
+
+
+BUSY = """
+import threading, time
+import jax
+from experiments import ahead
+from tests.experiments.test_ahead import state
+sampling = threading.Event()
+turns = jax.jit(lambda n: jax.lax.fori_loop(0, n, lambda i, x: x + i % 7, 0))
+turns(1).block_until_ready()
+began = time.monotonic()
+turns(10_000_000).block_until_ready()
+count = int(10_000_000 * 2 / (time.monotonic() - began))  # of two seconds
+def sample(_, step):
+  if step:
+    sampling.set()
+    turns(count).block_until_ready()
+    print("sampled")
+draw = ahead.drawing(sample, 3, 60)
+draw(state(), 0)
+sampling.wait()
+"""
+ENDS = {
+  "a step that fails": ("raise SystemExit(3)", 3),
+  "an interrupt of who waits": (
+    "import os, signal\n"
+    "interrupt = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+    "threading.Timer(0.3, interrupt).start()\n"
+    "draw(state(), 1)",
+    -signal.SIGINT,
+  ),
+}
+
+
+@pytest.mark.parametrize("end, code", ENDS.values(), ids=ENDS)
+def test_a_process_that_ends_waits_for_a_thread_within_xla(end, code):
+  """Or else XLA, whose thread is torn away, ends it by SIGABRT."""
+  done = subprocess.run(
+    [sys.executable, "-c", BUSY + end],
+    capture_output=True,
+    text=True,
+    timeout=2 * SOON,
+  )
+  assert "sampled" in done.stdout
+  assert done.returncode == code, done.stderr

@@ -166,7 +166,8 @@ WRONG = {
     {"refresh": 2, "algorithm": algorithm("grpo", kl="full")},
     "name its stage",
   ),
-  "no patience": ({"patience": 0.0}, "above 0 seconds"),
+  "no patience": ({"patience": 0.0}, "above 0"),
+  "endless patience": ({"patience": float("inf")}, "at most"),
   "beside adapters": (PPO | {"lora": {"rank": 2, "alpha": 4.0}}, "lora"),
 }
 

@@ -95,7 +95,6 @@ SIGHTS = {
   "reinforced.block": "*/step",
   "reinforced.lora": "*/state",
   "reinforced.rollout.bonuses.0.name": "*/error",
-  "*.rollout.turns": "*/error",
   "*.rollout.rows": "*/samplings",
   "*.rollout.temperature": "*/samplings",
   "*.rollout.*": "*/inputs",
@@ -173,6 +172,7 @@ PLANNED = (
   "reinforced.critic",  # GRPO has no use for either
   "reinforced.process",
   "reinforced.patience",  # see test_beside
+  "*.rollout.turns",  # goes with no bonuses, see test_rollouts
   "reinforced.base_bits",  # beneath adapters alone
 )
 # Arguments of plug-ins, which the plug-in itself refuses.

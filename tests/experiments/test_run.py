@@ -191,7 +191,8 @@ def test_what_a_small_recipe_asks_at_the_end_is_there(name):
       assert pools.pool(suite.problems, suite.count, 0, {})
 
 
-def test_no_copy_of_r1_zeros_prompt_has_its_form():
+def test_no_part_of_r1_zeros_prompt_has_its_form():
+  """Nor all of it; who copies it twice has a thought between the two."""
   asked = r1_zero.ASK.format(prompt="What is 3 + 4?")
   assert "<think>" in asked and "</think>" in asked
   parts = itertools.combinations(range(len(asked) + 1), 2)

@@ -135,6 +135,28 @@ def test_remat_changes_no_gradient(remat):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+  "layers, fewer",  # written out, where XLA finds some by itself, and a loop
+  [pytest.param(3, 1, marks=pytest.mark.slow), (6, 2)],
+)
+def test_a_feed_forward_keeps_neither_act_nor_its_slope(
+  layers, fewer, monkeypatch
+):
+  cfg = dataclasses.replace(TINY, mlp=1024, layers=layers)
+  where = rows(4, 32)
+
+  def held():
+    total = lambda p: transformer.apply(cfg, p, *where)[0].sum()
+    params = jax.eval_shape(functools.partial(noisy, cfg))
+    program = jax.jit(jax.grad(total)).lower(params).compile()
+    return program.memory_analysis().temp_size_in_bytes
+
+  now = held()
+  monkeypatch.setattr(jax, "checkpoint", lambda f, **_: f)
+  wide = layers * 4 * 32 * cfg.mlp * 4  # bytes of one such array a layer
+  assert held() - now > fewer * wide
+
+
 def test_the_window_bounds_what_is_seen():
   cfg = dataclasses.replace(FAMILIES["gemma3"], layers=1)
   params = noisy(cfg)

@@ -152,6 +152,7 @@ def minibatches[T](
   Rows that are live, and those that only fill up, are each dealt evenly; a part
   without any that is live would move the optimizer by nothing, and is left out:
   all but the first, where no row is live, so that a step has something to say.
+  It is no update, and a warm-up, which counts them, lasts so much longer.
   """
   rng = np.random.default_rng(seed)
   live, spare = np.flatnonzero(live_B), np.flatnonzero(~live_B)

@@ -156,8 +156,8 @@ def final_answer(text: str) -> str | None:
   Of `\boxed{}`, `####`, `<answer>` and "the answer is", the one that stands
   last counts, and no earlier one takes its place where it is empty or never
   closed. Without any, a value alone under a heading "Answer" counts, or a last
-  line of one letter. No answers are:
-  what stands in a comment, a second `<answer>`, a list of all choices.
+  line of one letter. No answers are: what stands in a comment, a second
+  `<answer>`, a list of all choices.
   """
   text = _without_comments(conclusion(text))
   last = max(_spots(text), key=lambda spot: spot[1], default=None)

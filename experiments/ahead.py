@@ -6,18 +6,19 @@ Three copies of the trained parameters are held at once.
 """
 
 import atexit
-import concurrent.futures
 import dataclasses
 import functools
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from research import daemon
 from research.training.step import Step
 from research.types import TrainState
 
@@ -38,51 +39,28 @@ def sampler(state: TrainState, params: Any, step: int) -> TrainState:
   )
 
 
-class _Running[T]:
-  """What a thread of its own makes; if it hangs, the process still ends."""
-
-  def __init__(self, make: Callable[[], T], what: str):
-    self._made: concurrent.futures.Future[T] = concurrent.futures.Future()
-    self._what = what
-    self._thread = threading.Thread(target=self._run, args=(make,), daemon=True)
-    self._thread.start()
-
-  def _run(self, make: Callable[[], T]) -> None:
-    try:
-      self._made.set_result(make())
-    except BaseException as error:  # it is raised where the result is asked for
-      self._made.set_exception(error)
-
-  def result(self, patience: float) -> T:
-    """Returns what was made, or raises what it raised.
-
-    Raises:
-      TimeoutError: nothing came for so many seconds; it says where it stands.
-        A process that ends while a thread is stuck within XLA ends by SIGABRT.
-    """
-    concurrent.futures.wait([self._made], patience)
-    frame = sys._current_frames().get(self._thread.ident or 0)
-    if self._made.done():
-      return self._made.result()
-    stands = "".join(traceback.format_stack(frame))
-    raise TimeoutError(
-      f"{self._what} did not come within {patience:g} s. It stands at\n{stands}"
-    )
-
-  def end(self, patience: float) -> None:
-    """Waits for the thread, which may be within XLA, where a process ends."""
-    self._thread.join(patience)
+# The samples of steps to come, and who is at them.
+Ahead = dict[int, tuple[futures.Future, threading.Thread]]
 
 
-def _awaited[T](ahead: dict[int, _Running[T]], step: int, patience: float) -> T:
-  """Returns a step's samples; only an interrupt leaves their thread there."""
-  try:
-    found = ahead[step].result(patience)
-  except Exception:
-    del ahead[step]
-    raise
+def _awaited(ahead: Ahead, step: int, patience: float) -> Any:
+  """Returns a step's samples, or raises what was raised in their place.
+
+  Raises:
+    TimeoutError: nothing came for so many seconds; it says where it stands. A
+      process that ends while a thread is stuck within XLA ends by SIGABRT.
+  """
+  made, thread = ahead[step]
+  futures.wait([made], patience)  # an interrupt of it leaves them to the exit
   del ahead[step]
-  return found
+  frame = sys._current_frames().get(thread.ident or 0)
+  if made.done():
+    return made.result()
+  stands = "".join(traceback.format_stack(frame))
+  raise TimeoutError(
+    f"the samples of step {step} did not come within {patience:g} s. Their "
+    f"thread stands at\n{stands}"
+  )
 
 
 def drawing[T](
@@ -93,8 +71,9 @@ def drawing[T](
   The first step's are on the policy. What fails while it runs ahead is raised
   by the step that wants it, and so is a wait of more than `patience` seconds.
   """
-  ahead: dict[int, _Running[T]] = {}
-  atexit.register(lambda: [one.end(patience) for one in ahead.values()])
+  ahead: Ahead = {}
+  # A thread may be within XLA where the process ends.
+  atexit.register(lambda: [at.join(patience) for _, at in ahead.values()])
 
   def draw(state: TrainState, step: int) -> tuple[T, Any]:
     if step in ahead:
@@ -105,7 +84,7 @@ def drawing[T](
     now = copied(state.params)
     if step + 1 < steps:
       later = functools.partial(sample, sampler(state, now, step), step + 1)
-      ahead[step + 1] = _Running(later, f"the samples of step {step + 1}")
+      ahead[step + 1] = daemon.begin(later)
     return found, now
 
   return draw

@@ -16,15 +16,13 @@ import dataclasses
 import functools
 import random
 import shutil
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent import futures
 from typing import Any
 
 import chess
 import chess.engine
 
-from research import splits
+from research import daemon, splits
 from research.types import Problem, Turn, Verdict
 
 MISTAKES = 3
@@ -183,15 +181,9 @@ def _engine() -> chess.engine.SimpleEngine:
   A thread waits for what the engine says. Python would wait for that thread
   before it closes the engine, were it not the child of a daemon.
   """
-  started: futures.Future = futures.Future()
-
-  def start() -> None:
-    try:
-      started.set_result(chess.engine.SimpleEngine.popen_uci(_program()))
-    except BaseException as error:  # else nobody hears of it
-      started.set_exception(error)
-
-  threading.Thread(target=start, daemon=True).start()
+  started, _ = daemon.begin(
+    lambda: chess.engine.SimpleEngine.popen_uci(_program())
+  )
   engine = started.result()
   engine.configure({"Threads": 1, "Hash": 16})
   atexit.register(engine.close)

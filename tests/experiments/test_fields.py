@@ -151,7 +151,7 @@ class Stage:
     return [numbers(self.fitted.draw(anyone, step)) for step in range(12)]
 
   def begun(self):
-    """What is drawn for the first steps of the stage's own first state."""
+    """What is drawn for the first step of the stage's own first state."""
     state = dataclasses.replace(self.fitted.state(), frozen=self.fitted.frozen)
     return numbers(self.fitted.draw(state, 0))
 
